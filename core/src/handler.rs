@@ -1,0 +1,333 @@
+//! The seam between the core and whoever handles events: one narrow, synchronous trait, and the tickets it hands out.
+//!
+//! The core calls a [`Handler`] on the connection's own task and never holds a lock while it does. An implementation either does
+//! its work at once and answers `None`, or returns a future that the connection's task will drive (Rust's closures do that), or
+//! keeps the ticket, queues the event and completes the ticket later from any thread (a binding to another language does that).
+//!
+//! Each ticket counts until it is completed, failed or dropped: an [`Reply`] is one handler in flight, whether or not the peer
+//! waits for an acknowledgment.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use compact_str::CompactString;
+use tokio::sync::oneshot;
+
+use crate::upgrade::{Accept, Reject};
+use crate::conn::Conn;
+use crate::disconnect::Disconnect;
+use crate::error::{BoxError, Error, ErrorKind};
+use crate::event::Incoming;
+use crate::net::outbox::{Heading, Kind};
+use crate::payload::{IntoPayload, Payload};
+use crate::request::Request;
+
+/// A future that the connection's task drives.
+pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
+
+/// What a binding, or the router of Rust's closures, implements.
+///
+/// Every method must return quickly; what takes time belongs in the future that is returned or behind the ticket. A panic is
+/// caught and reported.
+pub trait Handler: Send + Sync + 'static {
+    /// A handshake asks to be let in. The default accepts. A ticket that is dropped answers 500.
+    fn upgrade(&self, request: &Request, ticket: UpgradeTicket) -> Option<BoxFuture> {
+        let _ = request;
+        ticket.accept(Accept::new());
+        None
+    }
+
+    /// A connection is there. No event of it is handled before the ticket is completed; a ticket that is failed or dropped closes
+    /// the connection with 1011.
+    fn connect(&self, conn: &Conn, ticket: ConnectTicket) -> Option<BoxFuture> {
+        let _ = conn;
+        ticket.complete();
+        None
+    }
+
+    /// An event arrived. Events of one connection are started in the order of their arrival.
+    fn event(&self, conn: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture>;
+
+    /// The connection has ended; called once if [`connect`](Self::connect) was. A future that is returned gets a task of its own.
+    fn disconnect(&self, conn: &Conn, disconnect: Disconnect) -> Option<BoxFuture> {
+        let _ = (conn, disconnect);
+        None
+    }
+
+    /// Something failed that has no caller to be told. The default logs it. Called on any thread.
+    fn error(&self, conn: Option<&Conn>, error: Error) -> Option<BoxFuture> {
+        log(conn, &error);
+        None
+    }
+}
+
+/// What happens to errors when nobody takes them.
+pub(crate) fn log(conn: Option<&Conn>, error: &Error) {
+    let conn = conn.map(|conn| conn.id().to_string());
+    tracing::error!(target: "etp_ws", code = error.code(), conn, "{error}");
+}
+
+/// The ticket of a handshake.
+#[derive(Debug)]
+pub struct UpgradeTicket(pub(crate) oneshot::Sender<Result<Accept, Reject>>);
+
+impl UpgradeTicket {
+    /// Lets the connection in.
+    pub fn accept(self, accept: Accept) {
+        // The peer may have gone, or the time for the answer may be over.
+        let _ = self.0.send(Ok(accept));
+    }
+
+    /// Turns it away.
+    pub fn reject(self, reject: Reject) {
+        let _ = self.0.send(Err(reject));
+    }
+}
+
+/// The ticket of `on_connect`.
+#[derive(Debug)]
+pub struct ConnectTicket {
+    conn: Option<Conn>,
+}
+
+impl ConnectTicket {
+    pub(crate) fn new(conn: Conn) -> Self {
+        Self { conn: Some(conn) }
+    }
+
+    /// Events may be handled now.
+    pub fn complete(mut self) {
+        if let Some(conn) = self.conn.take() {
+            conn.connect_done(true);
+        }
+    }
+
+    /// The connection is closed with 1011, the error reported.
+    pub fn fail(mut self, error: impl Into<BoxError>) {
+        if let Some(conn) = self.conn.take() {
+            conn.report(
+                Error::new(ErrorKind::HandlerFailed, "on_connect failed").with_source(error),
+            );
+            conn.connect_done(false);
+        }
+    }
+}
+
+impl Drop for ConnectTicket {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            if !std::thread::panicking() && conn.is_open() {
+                conn.report(Error::new(
+                    ErrorKind::HandlerFailed,
+                    "on_connect ended without an outcome",
+                ));
+            }
+            conn.connect_done(false);
+        }
+    }
+}
+
+/// The ticket of an event: one handler in flight until it is completed, failed or dropped, on any thread.
+///
+/// Dropping it sends no reply and reports `handler_failed`, unless the connection is ending.
+#[derive(Debug)]
+pub struct Reply {
+    conn: Conn,
+    name: CompactString,
+    ack_id: u64,
+    done: bool,
+}
+
+impl Reply {
+    /// A ticket for a handler that is in flight from now on.
+    pub(crate) fn new(conn: Conn, name: &str, ack_id: u64) -> Self {
+        conn.inner().inflight.fetch_add(1, Ordering::SeqCst);
+        conn.hub().inflight.fetch_add(1, Ordering::SeqCst);
+        Self {
+            conn,
+            name: CompactString::new(name),
+            ack_id,
+            done: false,
+        }
+    }
+
+    /// The connection that the event came on.
+    pub fn conn(&self) -> &Conn {
+        &self.conn
+    }
+
+    /// The event's name.
+    pub fn event_name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether the peer waits for an acknowledgment. Where it does not, completing the ticket sends nothing.
+    pub fn wants_reply(&self) -> bool {
+        self.ack_id != 0
+    }
+
+    /// Ends the handler: the payload is the acknowledgment, where one is wanted.
+    ///
+    /// A reply that can't be sent (`message_too_large`, `invalid_payload`) is reported to `on_error`; one to a connection that has
+    /// ended is dropped.
+    pub fn send(self, payload: impl IntoPayload) {
+        match payload.into_payload() {
+            Ok(payload) => self.send_payload(&payload.bytes, payload.text),
+            Err(error) => self.fail_with(error),
+        }
+    }
+
+    /// As [`send`](Self::send), of bytes of which it is known whether they are valid UTF-8.
+    pub fn send_payload(mut self, payload: &[u8], text: bool) {
+        self.done = true;
+        if self.ack_id == 0 {
+            return;
+        }
+        let heading = Heading::Reply {
+            name: &self.name,
+            ack_id: self.ack_id,
+        };
+        if let Err(error) = self.conn.push(Kind::Reply, heading, payload, text) {
+            if error.kind() != ErrorKind::ConnectionClosed {
+                self.conn.report(error);
+            }
+        }
+    }
+
+    /// Ends the handler without a reply; the error goes to `on_error`.
+    pub fn fail(self, error: impl Into<BoxError>) {
+        let error = error.into();
+        let error = match error.downcast::<Error>() {
+            // What the core itself found wrong keeps its own code.
+            Ok(own) if matches!(own.kind(), ErrorKind::InvalidPayload | ErrorKind::NoHandler) => *own,
+            Ok(own) => self.failed().with_source(own),
+            Err(other) => self.failed().with_source(other),
+        };
+        self.fail_with(error);
+    }
+
+    /// Ends the handler without a reply: nobody handles such events.
+    pub fn no_handler(self) {
+        let error = Error::new(
+            ErrorKind::NoHandler,
+            format!("no handler for event {:?}", self.name),
+        );
+        self.fail_with(error);
+    }
+
+    /// Ends the handler with what it returned.
+    pub fn finish(self, outcome: Result<Payload, BoxError>) {
+        match outcome {
+            Ok(payload) => self.send_payload(&payload.bytes, payload.text),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn failed(&self) -> Error {
+        Error::new(
+            ErrorKind::HandlerFailed,
+            format!("the handler of event {:?} failed", self.name),
+        )
+    }
+
+    fn fail_with(mut self, error: Error) {
+        self.done = true;
+        self.conn.report(error);
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        // While a panic unwinds, whoever catches it reports it.
+        if !self.done && !std::thread::panicking() && self.conn.is_open() {
+            self.conn.report(Error::new(
+                ErrorKind::HandlerFailed,
+                format!("the handler of event {:?} ended without an outcome", self.name),
+            ));
+        }
+        self.conn.handler_ended();
+    }
+}
+
+/// Who is told the outcome of a call that waits: a future of this crate, or a function of a foreign dispatcher that puts it into
+/// its own batches. The function is called without a lock, on any thread, once.
+pub struct Waiter<T>(Who<T>);
+
+enum Who<T> {
+    Future(oneshot::Sender<Result<T, Error>>),
+    Call(Box<dyn FnOnce(Result<T, Error>) + Send>),
+}
+
+impl<T> Waiter<T> {
+    /// A waiter that calls this function.
+    pub fn call(f: impl FnOnce(Result<T, Error>) + Send + 'static) -> Self {
+        Self(Who::Call(Box::new(f)))
+    }
+
+    pub(crate) fn future() -> (Self, oneshot::Receiver<Result<T, Error>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(Who::Future(sender)), receiver)
+    }
+
+    pub(crate) fn done(self, outcome: Result<T, Error>) {
+        match self.0 {
+            // Whoever waited has given up.
+            Who::Future(sender) => drop(sender.send(outcome)),
+            Who::Call(f) => f(outcome),
+        }
+    }
+}
+
+impl<T> std::fmt::Debug for Waiter<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Waiter")
+    }
+}
+
+/// An acknowledgment that a foreign dispatcher awaits; give it to [`Conn::cancel_ack`] when the caller gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AckId(pub(crate) u64);
+
+impl Conn {
+    /// Emits an event whose reply goes to `waiter`: for dispatchers that carry outcomes in batches of their own. Exactly one outcome
+    /// comes, unless the call itself returns an error or the acknowledgment is cancelled.
+    ///
+    /// # Errors
+    /// As [`Conn::emit`], and `too_many_acks`; the waiter is dropped then.
+    pub fn emit_with_ack_to(
+        &self,
+        name: &str,
+        payload: &[u8],
+        text: bool,
+        timeout: Option<Duration>,
+        waiter: Waiter<Payload>,
+    ) -> Result<AckId, Error> {
+        let timeout = timeout.unwrap_or(self.hub().limits.ack_timeout);
+        self.push_acked(name, payload, text, timeout, waiter).map(AckId)
+    }
+
+    /// Gives an acknowledgment up: its waiter is dropped, its reply will count as one that nobody waits for.
+    pub fn cancel_ack(&self, id: AckId) {
+        self.forget_ack(id.0);
+    }
+
+    /// Sends a ping; the round trip goes to `waiter`.
+    pub fn ping_to(&self, waiter: Waiter<Duration>) {
+        self.push_ping(waiter);
+    }
+
+    /// Tells `waiter` when the outbox has room again, at once if it has.
+    pub fn drain_to(&self, waiter: Waiter<()>) {
+        self.push_drain(waiter);
+    }
+
+    /// As [`Conn::emit`], of bytes of which it is known whether they are valid UTF-8.
+    ///
+    /// # Errors
+    /// As [`Conn::emit`].
+    pub fn emit_payload(&self, name: &str, payload: &[u8], text: bool) -> Result<(), Error> {
+        self.push_event(name, payload, text)
+    }
+}

@@ -1,0 +1,420 @@
+//! What a connection has still to send: encoded WebSocket frames in order, counted by kind, since the limits treat kinds apart.
+//!
+//! Any thread appends under the connection's lock; the link alone takes the bytes and tells how many have left. It decides
+//! nothing about time: [`Watch`](super::watch::Watch) asks it for its counts.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes};
+
+use crate::protocol::frame;
+use crate::websocket::{FrameHead, Opcode, mask, write_head};
+
+/// A message whose bytes are shared between connections from this size on; smaller ones are cheaper copied.
+pub(crate) const SHARE_FROM: usize = 4 * 1024;
+
+/// What bytes in an outbox are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Emit,
+    Room,
+    Reply,
+    Control,
+}
+
+/// The name part of a message.
+#[derive(Clone, Copy)]
+pub(crate) enum Heading<'a> {
+    Event { name: &'a str, ack_id: u64 },
+    Reply { name: &'a str, ack_id: u64 },
+}
+
+impl Heading<'_> {
+    /// Length of the ETP frame with a payload of this length.
+    pub(crate) fn frame_len(self, payload: usize) -> usize {
+        payload
+            + match self {
+                Self::Event { name, ack_id } => frame::event_len(name, ack_id),
+                Self::Reply { name, ack_id } => frame::reply_len(name, ack_id, payload == 0),
+            }
+    }
+
+    fn write(self, out: &mut Vec<u8>, empty: bool) {
+        match self {
+            Self::Event { name, ack_id } => frame::write_event(out, name, ack_id),
+            Self::Reply { name, ack_id } => frame::write_reply(out, name, ack_id, empty),
+        }
+    }
+}
+
+fn message_opcode(text: bool) -> Opcode {
+    if text { Opcode::Text } else { Opcode::Binary }
+}
+
+/// Frames in order: shared chunks and own bytes, the last own bytes in `tail`.
+#[derive(Default)]
+struct Frames {
+    chunks: VecDeque<Chunk>,
+    tail: Vec<u8>,
+}
+
+enum Chunk {
+    Own(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl Chunk {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Outbox {
+    frames: Frames,
+    /// A client's frames are masked (RFC 6455, 5.3).
+    masked: bool,
+    /// Runs of bytes of one kind, in order, to know what has left.
+    runs: VecDeque<(Kind, usize)>,
+    queued: usize,
+    replies: usize,
+    /// Messages ever appended.
+    messages: u64,
+    /// Position in the stream of all bytes ever appended, and of those that have left.
+    appended: u64,
+    written: u64,
+}
+
+impl Outbox {
+    pub(crate) fn new(masked: bool) -> Self {
+        Self {
+            masked,
+            ..Self::default()
+        }
+    }
+
+    /// Bytes that have not left yet.
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Those of them that are replies.
+    pub(crate) fn replies(&self) -> usize {
+        self.replies
+    }
+
+    /// The position after everything appended so far.
+    pub(crate) fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// Messages ever appended, control frames included.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// The position that has left.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    pub(crate) fn has_frames(&self) -> bool {
+        !self.frames.tail.is_empty() || !self.frames.chunks.is_empty()
+    }
+
+    pub(crate) fn push_message(
+        &mut self,
+        kind: Kind,
+        heading: Heading<'_>,
+        payload: &[u8],
+        text: bool,
+    ) {
+        let len = heading.frame_len(payload.len());
+        let start = self.open_frame(len, message_opcode(text));
+        let body = self.frames.tail.len();
+        heading.write(&mut self.frames.tail, payload.is_empty());
+        self.frames.tail.extend_from_slice(payload);
+        self.close_frame(kind, start, body);
+    }
+
+    pub(crate) fn push_control(&mut self, opcode: Opcode, payload: &[u8]) {
+        let start = self.open_frame(payload.len(), opcode);
+        let body = self.frames.tail.len();
+        self.frames.tail.extend_from_slice(payload);
+        self.close_frame(Kind::Control, start, body);
+    }
+
+    /// Appends a frame that was encoded once for many connections.
+    pub(crate) fn push_encoded(&mut self, encoded: &Encoded) {
+        if self.masked {
+            let start = self.open_frame(
+                encoded.frame.len() - encoded.head,
+                message_opcode(encoded.text),
+            );
+            let body = self.frames.tail.len();
+            self.frames
+                .tail
+                .extend_from_slice(&encoded.frame[encoded.head..]);
+            self.close_frame(Kind::Room, start, body);
+            return;
+        }
+        let len = encoded.frame.len();
+        if len < SHARE_FROM {
+            self.reserve(len);
+            self.frames.tail.extend_from_slice(&encoded.frame);
+        } else {
+            if !self.frames.tail.is_empty() {
+                let own = std::mem::take(&mut self.frames.tail);
+                self.frames.chunks.push_back(Chunk::Own(own));
+            }
+            self.frames
+                .chunks
+                .push_back(Chunk::Shared(encoded.frame.clone()));
+        }
+        self.count(Kind::Room, len);
+    }
+
+    /// Writes a frame's head and answers where the frame begins.
+    fn open_frame(&mut self, len: usize, opcode: Opcode) -> usize {
+        self.reserve(len + 14);
+        let start = self.frames.tail.len();
+        let mask = self.masked.then(rand::random::<[u8; 4]>);
+        write_head(
+            &mut self.frames.tail,
+            &FrameHead {
+                fin: true,
+                rsv1: false,
+                opcode,
+                mask,
+                len,
+            },
+        );
+        start
+    }
+
+    /// Masks what follows the head and counts the frame.
+    fn close_frame(&mut self, kind: Kind, start: usize, body: usize) {
+        if self.masked {
+            let mut key = [0; 4];
+            key.copy_from_slice(&self.frames.tail[body - 4..body]);
+            mask(key, 0, &mut self.frames.tail[body..]);
+        }
+        let len = self.frames.tail.len() - start;
+        self.count(kind, len);
+    }
+
+    fn reserve(&mut self, len: usize) {
+        let tail = &mut self.frames.tail;
+        if tail.capacity() == 0 {
+            *tail = pool::take();
+        }
+        tail.reserve(len);
+    }
+
+    fn count(&mut self, kind: Kind, len: usize) {
+        self.queued += len;
+        self.messages += 1;
+        self.appended += len as u64;
+        if kind == Kind::Reply {
+            self.replies += len;
+        }
+        match self.runs.back_mut() {
+            Some((last, bytes)) if *last == kind => *bytes += len,
+            _ => self.runs.push_back((kind, len)),
+        }
+    }
+
+    /// Counts bytes that have left.
+    pub(crate) fn left(&mut self, mut bytes: usize) {
+        self.queued -= bytes;
+        self.written += bytes as u64;
+        while bytes > 0 {
+            let Some((kind, run)) = self.runs.front_mut() else {
+                debug_assert!(false, "more bytes left than were appended");
+                return;
+            };
+            let part = bytes.min(*run);
+            *run -= part;
+            bytes -= part;
+            if *kind == Kind::Reply {
+                self.replies -= part;
+            }
+            if *run == 0 {
+                self.runs.pop_front();
+            }
+        }
+        if self.runs.is_empty() && self.runs.capacity() > 16 {
+            self.runs = VecDeque::new();
+        }
+    }
+
+    /// Moves the frames to the link's own queue, which must be empty.
+    pub(crate) fn take(&mut self, writing: &mut Writing) {
+        debug_assert!(writing.is_empty());
+        std::mem::swap(&mut self.frames, &mut writing.frames);
+        writing.offset = 0;
+    }
+
+    /// Gives back what a silent connection need not hold.
+    pub(crate) fn trim(&mut self) {
+        if !self.has_frames() {
+            pool::give(std::mem::take(&mut self.frames.tail));
+            self.frames.chunks = VecDeque::new();
+            if self.runs.is_empty() {
+                self.runs = VecDeque::new();
+            }
+        }
+    }
+}
+
+/// The frames that the link is writing: it owns them, so no lock is held during a system call.
+#[derive(Default)]
+pub(crate) struct Writing {
+    frames: Frames,
+    /// Bytes of the first chunk that have left already.
+    offset: usize,
+}
+
+impl Writing {
+    pub(crate) fn trim(&mut self) {
+        if self.is_empty() {
+            pool::give(std::mem::take(&mut self.frames.tail));
+            self.frames.chunks = VecDeque::new();
+        }
+    }
+}
+
+impl Writing {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.chunks.is_empty() && self.frames.tail.is_empty()
+    }
+}
+
+impl Buf for Writing {
+    fn remaining(&self) -> usize {
+        let chunks: usize = self
+            .frames
+            .chunks
+            .iter()
+            .map(|chunk| chunk.bytes().len())
+            .sum();
+        chunks + self.frames.tail.len() - self.offset
+    }
+
+    /// The first contiguous bytes. Frames lie whole in one chunk.
+    fn chunk(&self) -> &[u8] {
+        let first = match self.frames.chunks.front() {
+            Some(chunk) => chunk.bytes(),
+            None => &self.frames.tail,
+        };
+        &first[self.offset..]
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
+        let mut count = 0;
+        let own = self.frames.chunks.iter().map(Chunk::bytes);
+        for (slot, bytes) in slices.iter_mut().zip(own.chain([&self.frames.tail[..]])) {
+            let skip = if count == 0 { self.offset } else { 0 };
+            if bytes.len() > skip {
+                *slot = std::io::IoSlice::new(&bytes[skip..]);
+                count += 1;
+            } else {
+                break;
+            }
+        }
+        count
+    }
+
+    fn advance(&mut self, mut bytes: usize) {
+        while let Some(chunk) = self.frames.chunks.front() {
+            let left = chunk.bytes().len() - self.offset;
+            if bytes < left {
+                self.offset += bytes;
+                return;
+            }
+            bytes -= left;
+            self.offset = 0;
+            self.frames.chunks.pop_front();
+        }
+        self.offset += bytes;
+        debug_assert!(self.offset <= self.frames.tail.len());
+        if self.offset >= self.frames.tail.len() {
+            self.frames.tail.clear();
+            self.offset = 0;
+        }
+    }
+}
+
+/// A room's message, encoded once: an unmasked frame.
+pub(crate) struct Encoded {
+    frame: Bytes,
+    /// Length of the WebSocket head.
+    head: usize,
+    text: bool,
+}
+
+impl Encoded {
+    pub(crate) fn event(name: &str, payload: &[u8], text: bool) -> Self {
+        let heading = Heading::Event { name, ack_id: 0 };
+        let len = heading.frame_len(payload.len());
+        let mut frame = Vec::with_capacity(len + 14);
+        write_head(
+            &mut frame,
+            &FrameHead {
+                fin: true,
+                rsv1: false,
+                opcode: message_opcode(text),
+                mask: None,
+                len,
+            },
+        );
+        let head = frame.len();
+        heading.write(&mut frame, payload.is_empty());
+        frame.extend_from_slice(payload);
+        Self {
+            frame: frame.into(),
+            head,
+            text,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.frame.len()
+    }
+}
+
+/// Buffers that a thread keeps for the next connection that has something to send, so that a silent one holds none.
+mod pool {
+    use std::cell::RefCell;
+
+    const BUFFERS: usize = 32;
+    const LARGEST: usize = 64 * 1024;
+
+    thread_local! {
+        static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn take() -> Vec<u8> {
+        POOL.try_with(|pool| pool.borrow_mut().pop())
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| Vec::with_capacity(512))
+    }
+
+    pub(super) fn give(mut buffer: Vec<u8>) {
+        if buffer.capacity() == 0 || buffer.capacity() > LARGEST {
+            return;
+        }
+        buffer.clear();
+        // A thread that is going away has no pool any more: the buffer is simply freed.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.len() < BUFFERS {
+                pool.push(buffer);
+            }
+        });
+    }
+}

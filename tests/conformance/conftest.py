@@ -1,0 +1,101 @@
+"""Runs every case against every program named on the command line.
+
+    pytest tests/conformance --server rust --server go --client rust --client go
+
+A program is a language of `tests/peers`, or one with arguments of its own: `--server "python --asgi"`. A case that
+takes `server` or `client` runs once for each, and does not know which. What a program does otherwise, and why, stands
+in `deviations.py`. `--long` adds the cases that wait for the limits of many seconds.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "python"))
+
+import deviations  # noqa: E402
+from harness import Client, Server  # noqa: E402
+from rawws import Listener  # noqa: E402
+
+ROLES = {"server": deviations.SERVERS, "client": deviations.CLIENTS}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    for role in ROLES:
+        parser.addoption(
+            f"--{role}",
+            action="append",
+            metavar="PROGRAM",
+            help=f'a {role} to test: a language of tests/peers, with arguments if need be (default: "rust" and "go")',
+        )
+    parser.addoption("--long", action="store_true", help="run the cases that wait for limits of up to a minute, too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: waits for a limit of many seconds; runs with --long only")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for role in ROLES:
+        if role in metafunc.fixturenames:
+            programs = metafunc.config.getoption(role) or ["rust", "go"]
+            metafunc.parametrize(role, programs, ids=programs, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+            continue
+        for role, table in ROLES.items():
+            if role in item.callspec.params:
+                program = item.callspec.params[role]
+                if cause := deviations.cause(table.get(program, {}), *case_id(item, program)):
+                    item.add_marker(pytest.mark.xfail(reason=cause, strict=True))
+    if not config.getoption("long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="waits for many seconds: --long"))
+
+
+def case_id(item: pytest.Function, program: str) -> tuple[str, str]:
+    """A case's name and the rest of its parameters: `("a_name_works", "256-bytes")`."""
+    name = item.originalname.removeprefix("test_")
+    rest = item.callspec.id
+    if rest == program:
+        return name, ""
+    if rest.startswith(f"{program}-"):
+        return name, rest.removeprefix(f"{program}-")
+    return name, rest.removesuffix(f"-{program}")
+
+
+@pytest.fixture(scope="session")
+def _servers() -> Iterator[dict[str, Server]]:
+    running: dict[str, Server] = {}
+    yield running
+    for server in running.values():
+        server.stop()
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, _servers: dict[str, Server]) -> Iterator[Server]:
+    """A server under test, with no connection open."""
+    program = request.param
+    if program not in _servers:
+        _servers[program] = Server(shlex.split(program))
+    server = _servers[program]
+    server.ensure_running()
+    yield server
+    server.clean_up()
+
+
+@pytest.fixture
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    """A client under test that has begun to dial its listener."""
+    client = Client(shlex.split(request.param), Listener())
+    yield client
+    client.clean_up()
