@@ -699,10 +699,14 @@ impl Bound {
                 }
             }
         }
-        if let Listener::Unix(listener, path) = listener {
-            drop(listener);
-            // It may have been removed by hand.
-            let _ = std::fs::remove_file(path);
+        match listener {
+            // Whoever dials from now on is refused at once.
+            Listener::Tcp(listener, _) => drop(listener),
+            Listener::Unix(listener, path) => {
+                drop(listener);
+                // It may have been removed by hand.
+                let _ = std::fs::remove_file(path);
+            }
         }
         hub.down.cancelled().await;
         Ok(())

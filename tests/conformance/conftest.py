@@ -19,10 +19,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "python"))
 
 import deviations  # noqa: E402
+from deviations import COLLECTED, ROLES, Case  # noqa: E402
 from harness import Client, Server  # noqa: E402
 from rawws import Listener  # noqa: E402
-
-ROLES = {"server": deviations.SERVERS, "client": deviations.CLIENTS}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,23 +46,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(role, programs, ids=programs, indirect=True)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    collected: dict[tuple[str, str], list[Case]] = {}
     for item in items:
-        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
-            continue
         for role, table in ROLES.items():
-            if role in item.callspec.params:
+            if isinstance(item, pytest.Function) and hasattr(item, "callspec") and role in item.callspec.params:
                 program = item.callspec.params[role]
-                if cause := deviations.cause(table.get(program, {}), *case_id(item, program)):
+                case = case_id(item, program)
+                collected.setdefault((role, program), []).append(case)
+                if cause := deviations.cause(table.get(program, {}), *case):
                     item.add_marker(pytest.mark.xfail(reason=cause, strict=True))
-    if not config.getoption("long"):
-        for item in items:
-            if item.get_closest_marker("long"):
-                item.add_marker(pytest.mark.skip(reason="waits for many seconds: --long"))
+        if item.get_closest_marker("long") and not config.getoption("long"):
+            item.add_marker(pytest.mark.skip(reason="waits for many seconds: --long"))
+    config.stash[COLLECTED] = collected
 
 
-def case_id(item: pytest.Function, program: str) -> tuple[str, str]:
-    """A case's name and the rest of its parameters: `("a_name_works", "256-bytes")`."""
+def case_id(item: pytest.Function, program: str) -> Case:
     name = item.originalname.removeprefix("test_")
     rest = item.callspec.id
     if rest == program:

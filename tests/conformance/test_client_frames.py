@@ -161,19 +161,28 @@ def test_the_first_reply_wins(client, asked):
     assert client.outcome(acked) == b"right"
 
 
-@pytest.mark.parametrize("case", vectors.replies())
-def test_a_call_gets_its_own_reply_or_none(client, case):
+def calls_and_what_comes_of_them(client, names, received):
     conn = client.accept()
     acked = []
-    for name in case.pending:
+    for name in names:
         acked.append(client.do("ack", name, b"?"))
         conn.receive()
-    conn.send(*case.received)
+    conn.send(*received)
     conn.fence()
     conn.close_in_order(1008)
-    assert [client.outcome(id) for id in acked] == [
-        "connection_closed" if reply is None else reply for reply in case.outcomes
-    ]
+    return [client.outcome(id) for id in acked]
+
+
+@pytest.mark.parametrize("case", vectors.replies())
+def test_a_call_gets_its_own_reply_or_none(client, case):
+    outcomes = calls_and_what_comes_of_them(client, case.pending, case.received)
+    assert outcomes == ["connection_closed" if reply is None else reply for reply in case.outcomes]
+
+
+@pytest.mark.parametrize("case", vectors.replies())
+def test_a_call_takes_nothing_else_for_its_reply(client, case):
+    outcomes = calls_and_what_comes_of_them(client, case.pending, case.before)
+    assert outcomes == ["connection_closed"] * len(case.pending)
 
 
 def test_replies_find_their_events_in_any_order(client):

@@ -165,9 +165,9 @@ def test_what_follows_a_forbidden_frame_is_not_handled(server):
 
 def test_a_message_of_1_mib_is_read(server):
     conn = server.connect()
-    frame = event("empty", 1)
+    frame = event("set", 1, "key\n")
     conn.send_text(frame + b"x" * (MIB - len(frame)))
-    assert conn.receive() == text("__ack_empty||1")
+    assert conn.receive() == text("__ack_set||1")
 
 
 def test_a_payload_of_nearly_1_mib_comes_back_unchanged(server):
@@ -204,14 +204,14 @@ def test_a_message_in_many_fragments_is_read(server, total, size):
 
 def test_a_message_of_1_mib_and_1_byte_closes_with_1009(server):
     conn = server.connect()
-    frame = event("empty", 1)
+    frame = event("set", 1, "key\n")
     conn.send_text(frame + b"x" * (MIB + 1 - len(frame)))
     conn.expect_close(1009)
 
 
 def test_fragments_of_1_mib_and_1_byte_close_with_1009(server):
     conn = server.connect()
-    frame = event("empty", 1)
+    frame = event("set", 1, "key\n")
     conn.send_fragments(TEXT, frame + b"x" * (MIB - len(frame)), b"x")
     conn.expect_close(1009)
 
@@ -243,10 +243,10 @@ def test_a_message_of_endless_empty_fragments_closes_with_1009(server):
 
 def test_a_long_life_is_never_punished(server):
     conn = server.connect()
-    frame = event("empty", 1)
+    frame = event("set", 1, "key\n")
     for _ in range(8):
         conn.send_fragments(TEXT, frame, *[b"x" * 500] * ((MIB - len(frame)) // 500))
-        assert conn.receive() == text("__ack_empty||1")
+        assert conn.receive() == text("__ack_set||1")
 
 
 # Pings

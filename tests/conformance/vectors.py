@@ -88,6 +88,8 @@ class Replies:
 
     pending: list[str]
     received: list[Message]
+    before: list[Message]
+    """Those received before the first reply."""
     outcomes: list[bytes | None]
 
 
@@ -98,7 +100,13 @@ def replies() -> list[Any]:
             if received["outcome"] == "reply":
                 outcomes[int(received["ack_id"]) - 1] = raw(received, "payload")
         received = [_message(raw(received, "frame")) for received in entry["received"]]
-        return Replies([name(pending) for pending in entry["pending"]], received, outcomes)
+        are_replies = [received["outcome"] == "reply" for received in entry["received"]]
+        return Replies(
+            pending=[name(pending) for pending in entry["pending"]],
+            received=received,
+            before=received[: (are_replies + [True]).index(True)],
+            outcomes=outcomes,
+        )
 
     return [param(all_of(entry), entry) for entry in entries("replies.json")]
 

@@ -23,7 +23,6 @@ thread_local! {
 
 pub(crate) struct Stream<IO> {
     io: IO,
-    role: Role,
     decoder: Decoder,
     /// What arrived together with the handshake.
     leftover: Option<Bytes>,
@@ -36,7 +35,6 @@ impl<IO> Stream<IO> {
     pub(crate) fn new(io: IO, role: Role, limits: &Limits, leftover: &[u8]) -> Self {
         Self {
             io,
-            role,
             decoder: Decoder::new(DecoderConfig {
                 role,
                 max_message_size: limits.max_message_size,
@@ -138,10 +136,7 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for Stream<I
             }
             self.finishing = true;
         }
-        if self.role == Role::Client {
-            return Poll::Ready(());
-        }
-        // A server closes the TCP connection first (RFC 6455, 7.1.1), but must not reset it under a close frame on its way.
+        // Dropped with bytes unread, the connection would be reset under a close frame on its way.
         let mut discard = [0; 1024];
         loop {
             let mut buffer = ReadBuf::new(&mut discard);

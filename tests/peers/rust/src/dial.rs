@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use etp_ws::{BoxError, Bytes, Client, Conn, Disconnect, Error, Event, State};
+use etp_ws::{BoxError, Bytes, Client, Conn, Disconnect, Error, ErrorKind, Event, State};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -61,7 +61,12 @@ async fn main() -> Result<(), BoxError> {
                 "normal": end.normal, "will_reconnect": end.will_reconnect,
             }}));
         })
-        .on_error(|_: Option<Conn>, error: Error| eprintln!("{error}"))
+        .on_error(|_: Option<Conn>, error: Error| {
+            eprintln!("{error}");
+            if error.kind() == ErrorKind::Rejected {
+                say(&json!({"error": error.code()}));
+            }
+        })
         .on("question", |_: Conn, data: Bytes| data)
         .on_unknown_event(|_: Conn, event: Event| {
             say(&json!({"event": event.name(), "data_hex": hex::encode(event.payload())}));
