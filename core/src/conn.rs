@@ -368,6 +368,20 @@ impl Conn {
         Ok(())
     }
 
+    /// Sends a message back as it came, under the limits of a reply.
+    pub(crate) fn push_echo(&self, message: &[u8], text: bool) {
+        let mut shared = self.0.lock();
+        if shared.phase != Phase::Open {
+            return;
+        }
+        if shared.outbox.queued() + message.len() > self.hub().limits.max_outbox.saturating_mul(4) {
+            shared.overrun = true;
+        } else {
+            shared.outbox.push_bare(Kind::Reply, message, text);
+        }
+        shared.wake();
+    }
+
     pub(crate) fn push_event(&self, name: &str, payload: &[u8], text: bool) -> Result<(), Error> {
         check_name(name)?;
         self.push(Kind::Emit, Heading::Event { name, ack_id: 0 }, payload, text)

@@ -28,6 +28,8 @@ pub(crate) struct Limits {
     pub(crate) ping_interval: Option<Duration>,
     pub(crate) ping_timeout: Duration,
     pub(crate) close_timeout: Duration,
+    /// Messages are sent back as they are instead of being read as ETP frames; only with the feature `echo-for-conformance`.
+    pub(crate) echo: bool,
 }
 
 impl Default for Limits {
@@ -42,6 +44,7 @@ impl Default for Limits {
             ping_interval: Some(Duration::from_secs(25)),
             ping_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
+            echo: false,
         }
     }
 }
@@ -136,6 +139,15 @@ macro_rules! limit_setters {
         /// Time for flushing and the closing handshake together; 5 s by default. Past it the connection is cut.
         pub fn close_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.$($limits).+.close_timeout = timeout;
+            self
+        }
+
+        /// Puts an echo in the place of ETP: every message comes back as it was. For WebSocket conformance suites, which test what is
+        /// below; no part of the stable interface.
+        #[cfg(feature = "echo-for-conformance")]
+        #[doc(hidden)]
+        pub fn echo_for_conformance(mut self) -> Self {
+            self.$($limits).+.echo = true;
             self
         }
     };

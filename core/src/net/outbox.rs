@@ -140,6 +140,14 @@ impl Outbox {
         self.close_frame(kind, start, body);
     }
 
+    /// Appends a message that is no ETP frame.
+    pub(crate) fn push_bare(&mut self, kind: Kind, payload: &[u8], text: bool) {
+        let start = self.open_frame(payload.len(), message_opcode(text));
+        let body = self.frames.tail.len();
+        self.frames.tail.extend_from_slice(payload);
+        self.close_frame(kind, start, body);
+    }
+
     pub(crate) fn push_control(&mut self, opcode: Opcode, payload: &[u8]) {
         let start = self.open_frame(payload.len(), opcode);
         let body = self.frames.tail.len();
