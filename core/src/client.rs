@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -231,14 +230,14 @@ impl ClientBuilder {
 
     /// Trusts the certificates in this PEM file instead of the system's.
     #[cfg(feature = "tls")]
-    pub fn ca(mut self, pem: impl AsRef<Path>) -> Self {
+    pub fn ca(mut self, pem: impl AsRef<std::path::Path>) -> Self {
         self.tls.ca = Some(pem.as_ref().to_owned());
         self
     }
 
     /// Shows a certificate of its own: PEM files of the chain and its key.
     #[cfg(feature = "tls")]
-    pub fn client_cert(mut self, cert: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
+    pub fn client_cert(mut self, cert: impl AsRef<std::path::Path>, key: impl AsRef<std::path::Path>) -> Self {
         self.tls.identity = Some((cert.as_ref().to_owned(), key.as_ref().to_owned()));
         self
     }
@@ -255,7 +254,7 @@ impl ClientBuilder {
     /// The URL is `ws://host:port/path`, `wss://...`, or `unix:` and the path of a socket.
     ///
     /// # Errors
-    /// `connect_failed`, `rejected` (401 and 403), `invalid_option`, `invalid_event` for a handler's name.
+    /// `connect_failed` (also if `on_connect` failed), `rejected` (401 and 403), `invalid_option`, `invalid_event` for a handler's name.
     ///
     /// # Cancellation
     /// The attempt is given up.
@@ -424,6 +423,8 @@ impl Client {
         let mut state = inner.state.subscribe();
         let mut link = link;
         tokio::select! {
+            // A connection that was there and is over already was there.
+            biased;
             connected = state.wait_for(|state| *state == State::Connected) => {
                 // The sender lives in `inner`.
                 drop(connected);
@@ -730,7 +731,10 @@ impl Inner {
         loop {
             let began = Instant::now();
             // A link that panicked has ended its connection while it was dropped.
-            let _ = link.await;
+            tokio::select! {
+                _ = link => {}
+                never = self.keep_queue() => match never {},
+            }
             backoff.alive(began.elapsed());
             let again = conn.inner().lock().ended.as_ref().is_some_and(|end| end.will_reconnect);
             if !again || self.closing.is_cancelled() {
@@ -759,7 +763,7 @@ impl Inner {
             };
             let failed = tokio::select! {
                 () = self.closing.cancelled() => return None,
-                () = self.keep_queue() => return None,
+                never = self.keep_queue() => match never {},
                 outcome = attempt => match outcome {
                     Ok(next) => return Some(next),
                     Err(failed) => failed,
@@ -776,7 +780,7 @@ impl Inner {
     }
 
     /// Ends queued acknowledgments at their deadlines, for as long as it is polled.
-    async fn keep_queue(&self) {
+    async fn keep_queue(&self) -> std::convert::Infallible {
         loop {
             let mut late = Vec::new();
             let next = {

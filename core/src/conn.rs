@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -38,9 +38,10 @@ pub(crate) struct Inner {
     request: Request,
     data: Data,
     shared: Mutex<Shared>,
-    /// Handlers that run on this connection, and how many have ended: moved by tickets on any thread.
+    /// Handlers that run on this connection: moved by tickets on any thread.
     pub(crate) inflight: AtomicUsize,
-    pub(crate) handlers_ended: AtomicU64,
+    /// Whether the phase is [`Phase::Open`], to be read without the lock; written under it.
+    pub(crate) open: AtomicBool,
     /// The link has events waiting for a handler to end.
     pub(crate) starved: AtomicBool,
     /// It stands in the hub's line for a handler of another connection to end.
@@ -202,7 +203,7 @@ impl Conn {
                 connect_ended: false,
             }),
             inflight: AtomicUsize::new(0),
-            handlers_ended: AtomicU64::new(0),
+            open: AtomicBool::new(true),
             starved: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             closed: OnceLock::new(),
@@ -350,7 +351,7 @@ impl Conn {
 
     /// Whether events can be emitted: closing has not begun.
     pub fn is_open(&self) -> bool {
-        matches!(self.0.lock().phase, Phase::Open)
+        self.0.open.load(Ordering::Relaxed)
     }
 
     pub(crate) fn report(&self, error: Error) {
@@ -522,6 +523,11 @@ impl Conn {
         }
     }
 
+    fn leave_open(&self, shared: &mut Shared, phase: Phase) {
+        shared.phase = phase;
+        self.0.open.store(false, Ordering::Relaxed);
+    }
+
     /// Begins the closing handshake, unless it has begun.
     pub(crate) fn begin_close(&self, code: u16, reason: &str, by: By) {
         let mut shared = self.0.lock();
@@ -530,7 +536,7 @@ impl Conn {
         }
         let payload = if code == 1005 { Vec::new() } else { close_payload(code, reason) };
         shared.outbox.push_control(Opcode::Close, &payload);
-        shared.phase = Phase::Closing;
+        self.leave_open(&mut shared, Phase::Closing);
         shared.close = Some(Close {
             code,
             reason: reason.to_owned(),
@@ -549,7 +555,7 @@ impl Conn {
         if !matches!(shared.phase, Phase::Open | Phase::Draining) {
             return;
         }
-        shared.phase = Phase::Closing;
+        self.leave_open(&mut shared, Phase::Closing);
         let lost = shared.lose();
         drop(shared);
         self.closing_began();
@@ -562,7 +568,7 @@ impl Conn {
         if shared.phase != Phase::Open {
             return;
         }
-        shared.phase = Phase::Draining;
+        self.leave_open(&mut shared, Phase::Draining);
         let lost = shared.lose();
         shared.wake();
         drop(shared);
@@ -591,7 +597,6 @@ impl Conn {
     /// A ticket was completed, failed or dropped.
     pub(crate) fn handler_ended(&self) {
         let inner = self.inner();
-        inner.handlers_ended.fetch_add(1, Ordering::Relaxed);
         inner.inflight.fetch_sub(1, Ordering::SeqCst);
         if inner.starved.load(Ordering::SeqCst) && inner.starved.swap(false, Ordering::SeqCst) {
             inner.lock().wake();
@@ -614,7 +619,7 @@ impl Conn {
     /// The link has ended. Answers those to tell, and whether `on_disconnect` is due now rather than when `on_connect` ends.
     pub(crate) fn end(&self, disconnect: &Disconnect) -> (Lost, bool) {
         let mut shared = self.0.lock();
-        shared.phase = Phase::Ended;
+        self.leave_open(&mut shared, Phase::Ended);
         shared.ended = Some(disconnect.clone());
         let connect_ended = shared.connect_ended;
         (shared.lose(), connect_ended)

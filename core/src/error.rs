@@ -39,7 +39,7 @@ pub enum ErrorKind {
     NoHandler,
     /// A handler returned an error, panicked or gave its ticket away (only to `on_error`).
     HandlerFailed,
-    /// A peer's handshake was refused or broke off (only to `on_error`).
+    /// A peer's handshake was refused or broke off (to `on_error`, and to whoever called an `accept` of the server).
     HandshakeFailed,
 }
 

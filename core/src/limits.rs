@@ -93,20 +93,23 @@ pub(crate) fn duration(name: &str, value: Duration) -> Result<(), Error> {
 /// The setters that server and client builders share; `$limits` is the path to their [`Limits`].
 macro_rules! limit_setters {
     ($($limits:ident).+) => {
-        /// Largest message in either direction, in bytes; 1 MiB by default. A larger one received closes with 1009, a larger one
-        /// emitted is refused with `message_too_large`.
+        /// Largest message in either direction, in bytes, name, ack id and payload together; 1 MiB by default. A larger one received
+        /// closes with 1009, a larger one emitted is refused with `message_too_large`.
         pub fn max_message_size(mut self, bytes: usize) -> Self {
             self.$($limits).+.max_message_size = bytes;
             self
         }
 
-        /// Handlers that run at once on one connection; 256 by default. Past it up to 1 MiB of events wait, then reading pauses.
+        /// Handlers that run at once on one connection; 256 by default. Past it up to 1 MiB of events wait, then reading pauses; after
+        /// 30 s of pause without a handler ending the connection is closed with 1013 `overloaded`.
         pub fn max_inflight(mut self, handlers: usize) -> Self {
             self.$($limits).+.max_inflight = handlers;
             self
         }
 
-        /// Bytes that one connection's outbox may hold; 4 MiB by default. A direct emit past it is refused with `outbox_full`.
+        /// Bytes that one connection's outbox may hold; 4 MiB by default, and at least `max_message_size`. A direct emit past it is
+        /// refused with `outbox_full`; room messages and replies may go past it up to four times. A connection that stays over it for
+        /// 10 s, or passes four times as much, or sends nothing for 30 s, is closed with 1013 `slow consumer`.
         pub fn max_outbox(mut self, bytes: usize) -> Self {
             self.$($limits).+.max_outbox = bytes;
             self
@@ -130,7 +133,8 @@ macro_rules! limit_setters {
             self
         }
 
-        /// How long a ping that has left waits for a sign of life; 10 s by default. Past it the connection ends, `ping timeout`.
+        /// How long a ping that has left waits for a sign of life; 10 s by default. Past it the connection ends, 1011 `ping timeout`.
+        /// Also how long [`Conn::ping`](crate::Conn::ping) waits.
         pub fn ping_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.$($limits).+.ping_timeout = timeout;
             self

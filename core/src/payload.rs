@@ -45,9 +45,12 @@ impl Payload {
 /// What can be emitted: `&str`, `String`, `&[u8]`, `Vec<u8>`, `Bytes`, [`Json`], `()`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be a payload",
-    note = "a payload is `&str`, `String`, `&[u8]`, `Vec<u8>`, `Bytes`, `()` or `Json(value)` of a serde type"
+    note = "a payload is `&str`, `String`, `&[u8]`, `Vec<u8>`, `Bytes`, `()` or `Json(value)`",
+    note = "to send a type of your own, derive `serde::Serialize` for it and write `Json(value)`"
 )]
 pub trait IntoPayload {
+    /// The bytes to send.
+    ///
     /// # Errors
     /// `invalid_payload` if the value can't be encoded.
     fn into_payload(self) -> Result<Payload, Error>;
@@ -120,9 +123,12 @@ impl IntoPayload for &Bytes {
 /// it (`Err` sends no reply and goes to `on_error`).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be a handler's reply",
-    note = "a handler returns `()`, `&str`, `String`, `Vec<u8>`, `Bytes`, `Json(value)`, an `Option` of these, or a `Result` of these"
+    note = "a reply is `()`, `&str`, `String`, `Vec<u8>`, `Bytes` or `Json(value)`, an `Option` of these, or a `Result` of these",
+    note = "to reply with a type of your own, derive `serde::Serialize` for it and return `Json(value)`"
 )]
 pub trait IntoReply {
+    /// The payload of the acknowledgment.
+    ///
     /// # Errors
     /// What the handler failed with; nothing is sent then.
     fn into_reply(self) -> Result<Payload, BoxError>;
@@ -149,9 +155,12 @@ impl<T: IntoReply, E: Into<BoxError>> IntoReply for Result<T, E> {
 /// What a handler can take as its second argument.
 #[diagnostic::on_unimplemented(
     message = "a handler can't take `{Self}` as its data",
-    note = "the second argument of a handler is `Bytes`, `Vec<u8>`, `String`, `Json<T>`, `Option<Json<T>>`, `Event` or `()`"
+    note = "the second argument of a handler is `Bytes`, `Vec<u8>`, `String`, `Json<T>`, `Option<Json<T>>`, `Event` or `()`",
+    note = "to take a type of your own, derive `serde::Deserialize` for it and write `Json(value): Json<T>`"
 )]
 pub trait FromEvent: Sized + Send + 'static {
+    /// The handler's argument, made of a received event.
+    ///
     /// # Errors
     /// `invalid_payload` if the payload is not such a value: the handler is not called, no reply is sent.
     fn from_event(event: &Incoming<'_>) -> Result<Self, Error>;

@@ -1,6 +1,6 @@
 //! Handlers as Rust writes them: plain and async closures and functions, turned into the [`Handler`] trait.
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -18,8 +18,12 @@ type Answer = std::pin::Pin<Box<dyn Future<Output = Result<Payload, BoxError>> +
 
 /// What a handler returned: a reply ([`Now`]) or a future of one ([`Later`]). `M` only tells the two apart.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` can't be what a handler returns",
-    note = "a handler returns a reply (`()`, `&str`, `String`, `Vec<u8>`, `Bytes`, `Json(value)`, an `Option` or `Result` of these), or a `Send` future of one"
+    message = "a handler can't return `{Self}`",
+    label = "this handler returns neither a reply nor a future of one",
+    note = "a reply is `()`, `&str`, `String`, `Vec<u8>`, `Bytes` or `Json(value)`, an `Option` of these, or a `Result` of these",
+    note = "to reply with a type of your own, derive `serde::Serialize` for it and return `Json(value)`",
+    note = "the error of a `Result` implements `std::error::Error`, or is a `String` or a boxed error",
+    note = "of an async handler all this holds for what its body ends with"
 )]
 pub trait Outcome<M>: Sized {
     #[doc(hidden)]
@@ -60,8 +64,10 @@ impl<F: Future<Output: IntoReply> + Send + 'static> Outcome<Later> for F {
 
 /// What `on_upgrade` returned, at once or later.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` can't be what `on_upgrade` returns",
-    note = "`on_upgrade` returns `()`, `Accept` or `Result<Accept, Reject>`, or a `Send` future of one"
+    message = "`on_upgrade` can't return `{Self}`",
+    label = "this returns neither an answer to the handshake nor a future of one",
+    note = "an answer is `()`, `Accept` or `Result<Accept, Reject>`; any error turns into a `Reject` of status 500 by `?`",
+    note = "of an async function all this holds for what its body ends with"
 )]
 pub trait UpgradeOutcome<M>: Sized {
     #[doc(hidden)]
@@ -175,7 +181,7 @@ type Layer = Box<dyn Fn(Conn, Event, Next) -> Answer + Send + Sync>;
 
 #[derive(Default)]
 struct Table {
-    endpoints: HashMap<String, Box<dyn Endpoint>>,
+    endpoints: FxHashMap<String, Box<dyn Endpoint>>,
     unknown: Option<Box<dyn Endpoint>>,
     middleware: Vec<Layer>,
 }
@@ -516,8 +522,8 @@ macro_rules! handler_setters {
             self
         }
 
-        /// Told of every failure that has no caller: failed handlers, malformed frames, refused handshakes (`None` as connection).
-        /// Without it they are logged.
+        /// Told of every failure that has no caller: failed handlers, malformed frames, refused handshakes and failed re-dials (`None`
+        /// as connection). Without it they are logged.
         pub fn on_error<F, R, M>(mut self, f: F) -> Self
         where
             F: FnOnce(Option<crate::Conn>, crate::Error) -> R + Clone + Send + Sync + 'static,

@@ -348,6 +348,9 @@ impl Server {
     ///
     /// # Errors
     /// `listen_failed` if the address is taken or forbidden; `invalid_option` if it is none.
+    ///
+    /// # Cancellation
+    /// Nothing is bound.
     pub async fn bind(&self, addr: impl AsRef<str>) -> Result<Bound, Error> {
         let text = addr.as_ref();
         let wrong = || Error::option(format!("{text:?} is no address; write host and port, \"127.0.0.1:8080\""));
@@ -384,6 +387,9 @@ impl Server {
     ///
     /// # Errors
     /// `listen_failed`.
+    ///
+    /// # Cancellation
+    /// Nothing is bound.
     pub async fn bind_unix(&self, path: impl AsRef<Path>) -> Result<Bound, Error> {
         let path = path.as_ref();
         let failed = |error| {
@@ -884,7 +890,8 @@ impl Server {
 /// Mounts in axum and every tower or hyper stack: `Router::new().route_service("/ws", server.clone())`.
 ///
 /// The path is the router's matter then; the origin rule and all limits hold. The HTTP server must support upgrades (axum's does).
-/// A `SocketAddr` among the request's extensions tells the peer's address.
+/// A `SocketAddr` among the request's extensions tells the peer's address; axum keeps its own as `ConnectInfo<SocketAddr>`, which a
+/// layer of the application has to copy. End the connections with [`Server::shutdown`]: the HTTP server has handed them over.
 impl<B: Send + 'static> tower_service::Service<HttpRequest<B>> for Server {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;

@@ -12,7 +12,7 @@ pub struct Stats {
     pub connects: u64,
     /// Events received (replies are not events).
     pub events_in: u64,
-    /// Messages that have left: events, replies and control frames.
+    /// Messages queued for sending so far: events, replies and control frames.
     pub messages_out: u64,
     /// Bytes received on connections, WebSocket framing included.
     pub bytes_in: u64,

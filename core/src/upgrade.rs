@@ -117,6 +117,8 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Reject {
     note = "`on_upgrade` returns `()`, `Accept`, or `Result<Accept, Reject>`; any error turns into a `Reject` of status 500 by `?`"
 )]
 pub trait IntoUpgrade {
+    /// What the connection gets if it is let in.
+    ///
     /// # Errors
     /// The rejection.
     fn into_upgrade(self) -> Result<Accept, Reject>;

@@ -42,6 +42,9 @@ FRAGMENTS_UNCOUNTED = "coder/websocket counts the payload only: empty fragments 
 CLOSE_MISREAD = "Conn.Close takes over the reading in mid-stream, and OnDisconnect then gets an error that is no close"
 NO_RECONNECT = "a client does not reconnect"
 NO_STATUS = "Client.Dial does not tell the status that the server answered"
+NO_OUTBOX = "Conn.Emit waits for the socket: there is nothing to fill and to refuse"
+NO_ACK_LIMIT = "there is no limit of open acknowledgments"
+NO_DIAL_TIMEOUT = "Client.Dial waits as long as its context allows"
 NO_KEEPALIVE = "there is no keepalive"
 NO_STALL_LIMIT = "a started message may take for ever"
 NO_HANDSHAKE_TIMEOUT = "net/http waits for ever for a request unless told otherwise"
@@ -155,6 +158,7 @@ _GO_CLIENT = {
     TWO_PARTS: [
         "an_event_is_written_as_a_frame[an-empty-payload-still-makes-three-parts*]",
         "an_acknowledged_event_without_a_payload_is_written_in_three_parts",
+        "a_payload_of_any_size_goes_out_and_comes_in_unchanged[0]",
     ],
     TEXT_ONLY: [
         "an_event_is_written_as_a_frame[a-payload-that-is-not-UTF-8-goes-out-in-a-binary-message]",
@@ -227,6 +231,9 @@ _GO_CLIENT = {
         "whatever_retry_after_says_another_dial_follows",
         "a_re_dial_broken_off_is_followed_by_another",
     ],
+    NO_OUTBOX: ["past_its_outbox_an_event_is_refused_and_no_other_is_lost"],
+    NO_ACK_LIMIT: ["past_its_open_acknowledgments_another_is_refused"],
+    NO_DIAL_TIMEOUT: ["a_server_that_never_answers_is_no_connection"],
     NO_KEEPALIVE: ["a_silent_server_is_pinged", "a_server_that_answers_no_ping_is_left"],
 }
 

@@ -7,15 +7,16 @@ question whose answer comes first.
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import rawws
 from peers import ClientPeer, ServerPeer
-from rawws import CLOSE, PING, PONG, Closed, Dialled, Ended, Endpoint, Listener, Message, Wire, text
+from rawws import CLOSE, CONTINUATION, PING, PONG, Closed, Dialled, Ended, Endpoint, Listener, Message, Wire
 
 MIB = 1 << 20
 
@@ -113,6 +114,23 @@ class Peer(Endpoint):
         return got
 
 
+def shredded(conn: Peer, messages: list[Message], dice: random.Random) -> Iterator[bytes]:
+    """The bytes of messages in fragments of any size with pings among them, cut into writes of any size."""
+    stream = b""
+    for message in messages:
+        cuts = sorted(dice.choices(range(len(message.data) + 1), k=dice.randrange(5)))
+        ends = [*cuts, len(message.data)]
+        for index, (start, end) in enumerate(zip([0, *cuts], ends)):
+            opcode = CONTINUATION if index else message.opcode
+            stream += conn.encode(opcode, message.data[start:end], fin=index == len(ends) - 1)
+            if not dice.randrange(4):
+                stream += conn.encode(PING, dice.randbytes(dice.randrange(126)))
+    while stream:
+        size = dice.choice([1, 2, 3, 7, 100, 5_000, 100_000])
+        yield stream[:size]
+        stream = stream[size:]
+
+
 class Server:
     """A server under test, shared by all cases: a case sees only its own connections, for each begins and ends settled."""
 
@@ -170,7 +188,7 @@ class Server:
         timer.start()
         try:
             while (seen := probe.seen())["connects"] - seen["disconnects"] != live + 1:
-                assert not late.is_set(), f"with {live} connections and a probe alive, the server counts {seen}"
+                assert not late.is_set(), f"with {live} connections and a probe of ours alive, the server counts {seen}"
         finally:
             timer.cancel()
             probe.end()
@@ -210,6 +228,7 @@ class Client(ClientPeer):
     """A client under test, and the listener that it dials."""
 
     def __init__(self, program: list[str], listener: Listener) -> None:
+        self.program = program
         self.listener = listener
         self._accepted: list[Wire] = []
         lang, *arguments = program
@@ -261,6 +280,3 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
-
-
-__all__ = ["MIB", "Called", "Client", "Peer", "Server", "event", "in_thread", "text"]

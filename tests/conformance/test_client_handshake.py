@@ -31,12 +31,12 @@ def test_the_request_has_no_origin(client):
 
 
 @pytest.fixture
-def elsewhere(request, client):
-    """Another client of the same kind, that dials the given target."""
+def another(client):
+    """Makes another client of the same kind, for a listener of the case's own."""
     clients = []
 
-    def dial(target):
-        clients.append(Client([client.lang], Listener(target)))
+    def dial(listener):
+        clients.append(Client(client.program, listener))
         return clients[-1]
 
     yield dial
@@ -44,8 +44,8 @@ def elsewhere(request, client):
         other.clean_up()
 
 
-def test_path_and_query_are_sent_as_given(elsewhere):
-    assert elsewhere("/a/b?c=d&e=%20f").dialled().request.target == "/a/b?c=d&e=%20f"
+def test_path_and_query_are_sent_as_given(another):
+    assert another(Listener("/a/b?c=d&e=%20f")).dialled().request.target == "/a/b?c=d&e=%20f"
 
 
 def test_an_event_in_the_packet_of_the_answer_is_handled(client):
@@ -129,14 +129,10 @@ def test_an_answer_that_is_no_http_is_no_connection(client, answer):
     assert client.failure() == "connect_failed"
 
 
-def test_nobody_there_is_no_connection(client, elsewhere):
+def test_nobody_there_is_no_connection(another):
     listener = Listener()
     listener.close()
-    nobody = Client([client.lang], listener)
-    try:
-        assert nobody.failure() == "connect_failed"
-    finally:
-        nobody.clean_up()
+    assert another(listener).failure() == "connect_failed"
 
 
 def test_a_client_that_could_not_connect_ends_with_status_1(client):

@@ -2,7 +2,7 @@
 
 import pytest
 import vectors
-from rawws import CLOSE, PING, text
+from rawws import CLOSE, PING, TEXT, close_payload, text
 
 
 def leave(client):
@@ -115,6 +115,16 @@ def test_its_own_close_ends_every_open_acknowledgment(client):
     conn.send_close(1000)
     conn.end()
     assert [client.outcome(id) for id in acked] == ["connection_closed"] * 20
+
+
+def test_what_came_before_a_close_frame_is_handled(client):
+    conn = client.accept()
+    events = b"".join(conn.encode(TEXT, b"say||0||%d" % number) for number in range(10))
+    conn.send_bytes(events + conn.encode(CLOSE, close_payload(1000, "kicked")))
+    assert sorted(client.next_event("say") for _ in range(10)) == [b"%d" % number for number in range(10)]
+    assert conn.await_close().code == 1000
+    conn.end()
+    assert client.wait_disconnected()["reason"] == "kicked"
 
 
 def test_a_reply_that_came_before_the_end_counts(client):
@@ -273,3 +283,12 @@ def test_a_close_that_nobody_answers_ends_all_the_same(client):
     assert client.outcome(closed) == b""
     got = client.wait_disconnected()
     assert (got["clean"], got["will_reconnect"]) == (False, False)
+
+
+@pytest.mark.long
+def test_a_server_that_stays_after_the_closing_handshake_is_left(client):
+    conn = client.accept()
+    conn.send_close(4000)
+    assert conn.await_close().code == 4000
+    conn.expect_end()
+    assert client.wait_disconnected()["code"] == 4000

@@ -3,8 +3,8 @@
 import random
 
 import pytest
-from harness import MIB, event
-from rawws import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Ended, close_payload, text
+from harness import MIB, event, shredded
+from rawws import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Ended, Message, close_payload, text
 
 
 def test_every_frame_is_masked_and_masks_differ(client):
@@ -117,6 +117,26 @@ def test_bytes_may_come_one_by_one(client):
     assert client.next_event("say") == b"hello"
 
 
+@pytest.mark.parametrize("size", [0, 1, 110, 117, 118, 119, 65_000, 65_527, 65_528, 65_529, 300_000])
+def test_a_payload_of_any_size_goes_out_and_comes_in_unchanged(client, size):
+    conn = client.accept()
+    payload = bytes(ord("0") + at % 75 for at in range(size))
+    client.emit("size", payload)
+    assert conn.receive() == text(event("size", 0, payload))
+    conn.send_text(event("size", 0, payload))
+    assert client.next_event("size") == payload
+
+
+def test_messages_may_come_shredded(client):
+    conn = client.accept()
+    dice = random.Random(6455)
+    for _ in range(40):
+        payload = dice.randbytes(dice.choice([0, 1, 5, 125, 126, 300, 65_535, 65_536, 200_000]))
+        for piece in shredded(conn, [Message(BINARY, event("say", 0, payload))], dice):
+            conn.send_bytes(piece)
+        assert client.next_event("say") == payload
+
+
 @pytest.mark.parametrize("payload", [b"", b"\xff\x00", b"p" * 125], ids=["empty", "bytes", "125-bytes"])
 def test_a_ping_is_answered_with_its_payload(client, payload):
     conn = client.accept()
@@ -142,6 +162,14 @@ def test_a_ping_of_the_user_ends_with_its_pong(client):
     assert got.opcode == PING
     conn.send_frame(PONG, got.payload)
     assert client.outcome(pinged) == b""
+
+
+def test_a_ping_of_the_user_ends_with_the_connection(client):
+    conn = client.accept()
+    pinged = client.do("ping")
+    assert conn.receive_frame().opcode == PING
+    conn.abort()
+    assert client.outcome(pinged) == "connection_closed"
 
 
 def test_a_pong_that_nobody_asked_for_is_ignored(client):

@@ -1,6 +1,6 @@
 """When a server's handlers run: they start in the order of arrival and run concurrently, up to the limit."""
 
-from harness import event
+from harness import event, in_thread
 from rawws import PONG, text
 
 
@@ -60,6 +60,15 @@ def test_10_000_echoes_sent_at_once_are_all_answered(server):
     assert sorted(conn.receive_all(10_000)) == sorted(text(f"__ack_echo||{id}||{id}") for id in range(1, 10_001))
 
 
+def test_20_mib_of_echoes_pass_while_one_reads(server):
+    conn = server.connect()
+    payload = b"x" * 4096
+    sending = in_thread(lambda: [conn.send_text(event("echo", id, payload)) for id in range(1, 5_001)])
+    got = {conn.receive().data for _ in range(5_000)}
+    sending.join()
+    assert got == {event("__ack_echo", id, payload) for id in range(1, 5_001)}
+
+
 def test_a_peer_that_leaves_while_its_handler_runs_does_no_harm(server):
     leavers = [server.connect() for _ in range(10)]
     for conn in leavers:
@@ -115,3 +124,15 @@ def test_events_that_wait_for_a_handler_are_handled_in_order(server):
     conn.send_text(*(event("slow", id, "500") for id in range(1, 257)), *(event("echo", id) for id in range(1001, 1501)))
     messages = [message.data for message in conn.receive_all(756)]
     assert [data for data in messages if b"echo" in data] == [b"__ack_echo||%d" % id for id in range(1001, 1501)]
+
+
+def test_more_than_1_mib_of_waiting_events_waits_on_the_wire_and_is_handled(server):
+    conn = server.connect()
+    payload = b"x" * 10_000
+    conn.send_text(*(event("slow", id, "500") for id in range(1, 257)))
+    sending = in_thread(lambda: [conn.send_text(event("echo", 1000 + id, payload)) for id in range(1_000)])
+    got = {conn.receive().data for _ in range(1_256)}
+    sending.join()
+    assert got == {event("__ack_slow", id, "done") for id in range(1, 257)} | {
+        event("__ack_echo", 1000 + id, payload) for id in range(1_000)
+    }

@@ -1,6 +1,7 @@
 """How a server shakes hands, and with whom it doesn't."""
 
 import base64
+import json
 import re
 
 import pytest
@@ -34,6 +35,15 @@ def test_many_events_in_the_packet_of_the_request_are_all_handled(server):
     assert {message.data for message in conn.receive_all(100)} == {
         event("__ack_echo", id, "x" * 1000) for id in range(1, 101)
     }
+
+
+def test_the_first_event_finds_its_connection_counted(server):
+    watcher = server.connect()
+    for _ in range(20):
+        before = watcher.seen()["connects"]
+        conn = server.connect(first=first_frame("seen||1||"))
+        seen = json.loads(conn.receive().data.removeprefix(b"__ack_seen||1||"))
+        assert seen["connects"] == before + 1
 
 
 def test_half_a_frame_in_the_packet_of_the_request_is_kept(server):

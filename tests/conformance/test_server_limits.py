@@ -7,7 +7,7 @@ import rawws
 from harness import event
 from rawws import CONTINUATION, PING, TEXT, Ended, text
 
-PATIENCE = 75.0
+PATIENCE = 60.0
 """Seconds: longer than any limit here."""
 
 
@@ -35,7 +35,7 @@ def test_a_peer_that_reads_late_loses_nothing(server):
     conn = server.connect()
     payload = b"x" * 65_000
     sent = 0
-    # Until the server stops reading, or has taken 32 MiB.
+    # Until the server stops reading, or has taken 32 MiB. The last frame may stay a fragment.
     while sent < 500 and select.select([], [conn.sock], [], 1)[1]:
         frame = memoryview(conn.encode(TEXT, event("echo", sent + 1, payload)))
         conn.sock.settimeout(0)
@@ -82,7 +82,7 @@ def patient(monkeypatch):
 @pytest.mark.long
 def test_a_connection_that_no_handler_frees_for_30_s_is_overloaded(server, patient):
     conn = server.connect()
-    conn.send_text(*(event("slow", id, "45000") for id in range(1, 257)))
+    conn.send_text(*(event("slow", id, "40000") for id in range(1, 257)))
     for id in range(32):
         conn.send_text(event("echo", 1000 + id, "x" * 65_000))
     closed = conn.await_close()

@@ -150,3 +150,19 @@ def test_who_breaks_the_protocol_right_after_joining_stays_in_no_room(server):
         conn.expect_close(1002)
     server.settle()
     assert server.connect().join("room") == 1
+
+
+def test_members_that_tear_their_connections_do_not_disturb_a_broadcast(server, trio):
+    leavers = [server.connect() for _ in range(20)]
+    for conn in leavers:
+        conn.join("room")
+    for number in range(200):
+        trio[0].send_text(f"shout||{number + 1}||room\n{number}")
+        if number % 10 == 0:
+            leavers.pop().abort()
+    replies = 0
+    while replies < 200:
+        replies += trio[0].receive().data.startswith(b"__ack_shout||")
+    for conn in trio[1:]:
+        conn.fence()
+        assert sorted(conn.inbox) == sorted(text(f"shout||0||{number}") for number in range(200))

@@ -5,8 +5,8 @@ import random
 
 import pytest
 import rawws
-from harness import MIB, event
-from rawws import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Ended, close_payload, text
+from harness import MIB, event, shredded
+from rawws import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Ended, Message, close_payload, text
 
 BROKEN = {
     "a-lone-ff": b"\xff",
@@ -65,6 +65,17 @@ def test_bytes_may_come_one_by_one(server):
     for byte in conn.encode(TEXT, b"echo||1||hello"):
         conn.send_bytes(bytes([byte]))
     assert conn.receive() == text("__ack_echo||1||hello")
+
+
+def test_messages_may_come_shredded(server):
+    conn = server.connect()
+    dice = random.Random(6455)
+    payloads = [dice.randbytes(dice.choice([0, 1, 5, 125, 126, 300, 65_535, 65_536, 200_000])) for _ in range(60)]
+    messages = [Message(BINARY, event("echo", 1, payload)) for payload in payloads]
+    for message, payload in zip(messages, payloads):
+        for piece in shredded(conn, [message], dice):
+            conn.send_bytes(piece)
+        assert conn.receive().data == event("__ack_echo", 1, payload).removesuffix(b"||" if not payload else b"")
 
 
 def test_a_zero_mask_is_a_mask(server):
@@ -301,6 +312,13 @@ def test_a_close_frame_without_a_code_is_answered(server):
     conn.expect_end()
 
 
+def test_a_close_frame_with_the_longest_reason_is_answered(server):
+    conn = server.connect()
+    conn.send_close(1000, "r" * 123)
+    assert conn.await_close().code == 1000
+    conn.expect_end()
+
+
 def test_a_close_frame_between_fragments_is_answered(server):
     conn = server.connect()
     conn.send_frame(TEXT, b"echo||1||a", fin=False)
@@ -315,6 +333,23 @@ def test_a_close_frame_is_answered_while_a_handler_runs(server):
     conn.send_close(4000)
     assert conn.await_close().code == 4000
     conn.expect_end()
+
+
+def test_what_came_before_a_close_frame_is_handled(server):
+    conn, watcher = server.connect(), server.connect()
+    watcher.join("room")
+    shouts = b"".join(conn.encode(TEXT, b"shout||0||room\n%d" % number) for number in range(10))
+    conn.send_bytes(shouts + conn.encode(CLOSE, close_payload(1000)))
+    assert conn.await_close(messages=True).code == 1000
+    assert sorted(watcher.receive_all(10)) == [text(f"shout||0||{number}") for number in range(10)]
+
+
+def test_what_came_before_the_end_is_handled(server):
+    conn, watcher = server.connect(), server.connect()
+    watcher.join("room")
+    conn.send_text(*(f"shout||0||room\n{number}" for number in range(10)))
+    conn.end()
+    assert sorted(watcher.receive_all(10)) == [text(f"shout||0||{number}") for number in range(10)]
 
 
 def test_what_follows_a_close_frame_is_not_handled(server):

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-TIMEOUT = 30.0
+TIMEOUT = 20.0
+"""Seconds. Generous, and still below the keepalive's 25: a program must not be woken by that timer to do what it should have done."""
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

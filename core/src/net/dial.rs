@@ -280,7 +280,8 @@ impl Dial<'_> {
     }
 }
 
-/// A token as browsers carry it, for those who want to look like one.
+/// The value of `Sec-WebSocket-Protocol` in which a browser's page carries a token, `etp, etp.auth.<base64url>`: what
+/// [`Request::token`](crate::Request::token) reads when there is no `Authorization`.
 pub fn token_protocols(token: &str) -> String {
     format!("etp, {TOKEN_PROTOCOL}{}", URL_SAFE_NO_PAD.encode(token))
 }

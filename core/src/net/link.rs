@@ -28,7 +28,7 @@ use crate::net::outbox::Writing;
 use crate::net::transport::{Read, Transport};
 use crate::net::watch::{Facts, Paused, Verdict, Watch, earliest};
 use crate::payload::Payload;
-use crate::protocol::{Received, Time};
+use crate::protocol::{Received, Time, frame};
 use crate::websocket::{Data, Item, Opcode};
 
 /// Messages after which a wake ends, so that a busy peer does not starve the others.
@@ -63,6 +63,8 @@ struct State {
     /// How the peer closed or the transport ended.
     peer_end: Option<PeerEnd>,
     budget: u32,
+    /// Handlers started so far.
+    started: u64,
     events_in: u64,
     bytes_in: u64,
     bytes_out: u64,
@@ -136,6 +138,7 @@ impl<T: Transport> Link<T> {
                 pumping: false,
                 peer_end: None,
                 budget: BUDGET,
+                started: 0,
                 events_in: 0,
                 bytes_in: 0,
                 bytes_out: 0,
@@ -415,36 +418,28 @@ impl State {
     }
 
     fn message(&mut self, frame: &[u8], shared_frame: Option<&Bytes>, text: bool, cx: &mut Context<'_>) {
-        // Without the feature the compiler sees a constant and drops the branch.
-        if cfg!(feature = "echo-for-conformance") && self.conn.hub().limits.echo {
-            self.conn.push_echo(frame, text);
-            return;
+        #[cfg(feature = "echo-for-conformance")]
+        if self.conn.hub().limits.echo {
+            return self.conn.push_echo(frame, text);
+        }
+        // An event needs nothing of the session, and so no lock.
+        if let Ok(Some(head)) = frame::parse(frame, true)
+            && head.reply_to().is_none()
+        {
+            let incoming = Incoming {
+                name: head.name,
+                payload: &frame[head.payload.unwrap_or(frame.len())..],
+                shared: shared_frame,
+                text,
+                wants_reply: head.ack_id != 0,
+            };
+            return self.event(incoming, head.ack_id, cx);
         }
         let mut shared = self.conn.inner().lock();
         let open = shared.phase == Phase::Open;
         let received = shared.session.receive(frame, true, (), self.now);
         drop(shared);
         match received {
-            Received::Event { name, ack_id, offset, .. } => {
-                if !open {
-                    return;
-                }
-                self.events_in += 1;
-                let incoming = Incoming {
-                    name,
-                    payload: &frame[offset..],
-                    shared: shared_frame,
-                    text,
-                    wants_reply: ack_id != 0,
-                };
-                if self.waiting.is_empty() && self.can_start() {
-                    self.handle(incoming, ack_id, cx);
-                } else {
-                    let event = incoming.to_event();
-                    self.waiting_bytes += event.weight() + WAIT_OVERHEAD;
-                    self.waiting.push_back((event, ack_id));
-                }
-            }
             Received::Reply { waiter, offset, .. } => {
                 let bytes = match shared_frame {
                     Some(bytes) => bytes.slice(offset..),
@@ -456,8 +451,8 @@ impl State {
                 let counters = &self.conn.hub().counters;
                 counters.stray_replies.fetch_add(1, Ordering::Relaxed);
             }
-            // The whole frame was there, so "more" can't be.
-            Received::Extension | Received::More(()) => {}
+            // Events went another way above, and the whole frame was there.
+            Received::Extension | Received::Event { .. } | Received::More(()) => {}
             Received::Malformed { defect, too_many } => {
                 let counters = &self.conn.hub().counters;
                 counters.malformed.fetch_add(1, Ordering::Relaxed);
@@ -474,8 +469,23 @@ impl State {
         }
     }
 
+    fn event(&mut self, event: Incoming<'_>, ack_id: u64, cx: &mut Context<'_>) {
+        if !self.conn.inner().open.load(Ordering::Relaxed) {
+            return;
+        }
+        self.events_in += 1;
+        if self.waiting.is_empty() && self.can_start() {
+            self.handle(event, ack_id, cx);
+        } else {
+            let event = event.to_event();
+            self.waiting_bytes += event.weight() + WAIT_OVERHEAD;
+            self.waiting.push_back((event, ack_id));
+        }
+    }
+
     /// Starts a handler: polled once here and parked only if it waits.
     fn handle(&mut self, event: Incoming<'_>, ack_id: u64, cx: &mut Context<'_>) {
+        self.started += 1;
         let conn = &self.conn;
         let reply = Reply::new(conn.clone(), event.name, ack_id);
         let started = catch_unwind(AssertUnwindSafe(|| {
@@ -625,14 +635,17 @@ impl State {
             queued: shared.outbox.queued(),
             written: shared.outbox.written(),
             paused,
-            handlers_ended: inner.handlers_ended.load(Ordering::Relaxed),
+            handlers_ended: self.started - inner.inflight.load(Ordering::SeqCst) as u64,
             mid_message: transport.mid_message(),
             message_bytes: transport.message_bytes(),
         };
         if shared.phase == Phase::Closing {
             self.watch.closing(self.now.after(self.conn.hub().limits.close_timeout));
         }
-        let mut next = match self.watch.check(facts, self.now) {
+        // Nothing but keepalive can be due, and the timer rings before that.
+        let quiet = facts.are_quiet() && self.watch.is_quiet() && self.armed.is_some_and(|armed| armed > self.now);
+        let verdict = if quiet { Verdict::Wait(None) } else { self.watch.check(facts, self.now) };
+        let mut next = match verdict {
             Verdict::Wait(next) => next,
             Verdict::Ping => {
                 let id = u64::MAX.to_be_bytes();

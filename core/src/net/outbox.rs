@@ -72,12 +72,12 @@ impl Chunk {
     }
 }
 
-#[derive(Default)]
 pub(crate) struct Outbox {
     frames: Frames,
     /// A client's frames are masked (RFC 6455, 5.3).
     masked: bool,
-    /// Runs of bytes of one kind, in order, to know what has left.
+    /// Runs of bytes of one kind, in order, to know what has left: the first, mostly the only one, then the others.
+    first_run: (Kind, usize),
     runs: VecDeque<(Kind, usize)>,
     queued: usize,
     replies: usize,
@@ -91,8 +91,15 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(crate) fn new(masked: bool) -> Self {
         Self {
+            frames: Frames::default(),
             masked,
-            ..Self::default()
+            first_run: (Kind::Control, 0),
+            runs: VecDeque::new(),
+            queued: 0,
+            replies: 0,
+            messages: 0,
+            appended: 0,
+            written: 0,
         }
     }
 
@@ -229,8 +236,12 @@ impl Outbox {
         if kind == Kind::Reply {
             self.replies += len;
         }
-        match self.runs.back_mut() {
-            Some((last, bytes)) if *last == kind => *bytes += len,
+        if self.runs.is_empty() && self.first_run.1 == 0 {
+            self.first_run = (kind, len);
+            return;
+        }
+        match self.runs.back_mut().unwrap_or(&mut self.first_run) {
+            (last, bytes) if *last == kind => *bytes += len,
             _ => self.runs.push_back((kind, len)),
         }
     }
@@ -240,10 +251,7 @@ impl Outbox {
         self.queued -= bytes;
         self.written += bytes as u64;
         while bytes > 0 {
-            let Some((kind, run)) = self.runs.front_mut() else {
-                debug_assert!(false, "more bytes left than were appended");
-                return;
-            };
+            let (kind, run) = &mut self.first_run;
             let part = bytes.min(*run);
             *run -= part;
             bytes -= part;
@@ -251,12 +259,13 @@ impl Outbox {
                 self.replies -= part;
             }
             if *run == 0 {
-                self.runs.pop_front();
+                match self.runs.pop_front() {
+                    Some(next) => self.first_run = next,
+                    None => break,
+                }
             }
         }
-        if self.runs.is_empty() && self.runs.capacity() > 16 {
-            self.runs = VecDeque::new();
-        }
+        debug_assert_eq!(bytes, 0, "more bytes left than were appended");
     }
 
     /// Moves the frames to the link's own queue, which must be empty.
@@ -271,7 +280,7 @@ impl Outbox {
         if !self.has_frames() {
             pool::give(std::mem::take(&mut self.frames.tail));
             self.frames.chunks = VecDeque::new();
-            if self.runs.is_empty() {
+            if self.runs.is_empty() && self.runs.capacity() > 0 {
                 self.runs = VecDeque::new();
             }
         }

@@ -39,8 +39,17 @@ pub(crate) struct Facts {
     pub(crate) message_bytes: u64,
 }
 
+impl Facts {
+    /// Nothing that a clock would have to run for.
+    pub(crate) fn are_quiet(&self) -> bool {
+        self.queued == 0 && self.paused == Paused::No && !self.mid_message
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Watch {
+    /// No clock runs but that of the silence.
+    quiet: bool,
     ping_interval: Option<Duration>,
     ping_timeout: Duration,
     max_outbox: usize,
@@ -68,6 +77,7 @@ enum Ping {
 impl Watch {
     pub(crate) fn new(limits: &Limits, now: Time) -> Self {
         Self {
+            quiet: false,
             ping_interval: limits.ping_interval,
             ping_timeout: limits.ping_timeout,
             max_outbox: limits.max_outbox,
@@ -86,7 +96,15 @@ impl Watch {
     /// Bytes arrived: the peer lives.
     pub(crate) fn read(&mut self, now: Time) {
         self.last_read = now;
-        self.ping = Ping::None;
+        if !self.quiet {
+            self.ping = Ping::None;
+        }
+    }
+
+    /// Whether the last check found no clock running but that of the silence: with quiet facts the next one would find nothing
+    /// that is due before it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet
     }
 
     /// A message arrived: pings before it were no flood.
@@ -106,11 +124,13 @@ impl Watch {
 
     /// The ping that was asked for lies in the outbox up to this position.
     pub(crate) fn ping_queued(&mut self, position: u64) {
+        self.quiet = false;
         self.ping = Ping::Queued(position);
     }
 
     /// The closing handshake has begun and must be over by then.
     pub(crate) fn closing(&mut self, until: Time) {
+        self.quiet = false;
         let until = self.closing_until.map_or(until, |before| before.min(until));
         self.closing_until = Some(until);
     }
@@ -127,6 +147,7 @@ impl Watch {
             .outbox(facts, now, &mut next)
             .or_else(|| self.reading(facts, now, &mut next))
             .or_else(|| self.keepalive(facts, now, &mut next));
+        self.quiet = facts.are_quiet() && verdict.is_none() && matches!(self.ping, Ping::None);
         verdict.unwrap_or(Verdict::Wait(next))
     }
 

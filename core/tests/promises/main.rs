@@ -1,0 +1,9 @@
+//! What the crate promises and the limits it keeps, through its public interface: each test is one sentence of the README.
+//!
+//! Time is paused wherever it matters, so it passes only while nothing else is left to do, and may be asserted exactly.
+
+mod acks;
+mod callbacks;
+mod handlers;
+mod rooms;
+mod support;
