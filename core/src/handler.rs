@@ -189,10 +189,10 @@ impl Reply {
             name: &self.name,
             ack_id: self.ack_id,
         };
-        if let Err(error) = self.conn.push(Kind::Reply, heading, payload, text) {
-            if error.kind() != ErrorKind::ConnectionClosed {
-                self.conn.report(error);
-            }
+        if let Err(error) = self.conn.push(Kind::Reply, heading, payload, text)
+            && error.kind() != ErrorKind::ConnectionClosed
+        {
+            self.conn.report(error);
         }
     }
 

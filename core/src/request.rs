@@ -135,12 +135,10 @@ impl Request {
     /// The token that the client authenticates with: from `Authorization: Bearer`, or, from a browser, out of
     /// `Sec-WebSocket-Protocol: etp, etp.auth.<base64url>`.
     pub fn token(&self) -> Option<String> {
-        if let Some(value) = self.header("authorization") {
-            if let Some((scheme, token)) = value.split_once(' ') {
-                if scheme.eq_ignore_ascii_case("bearer") {
-                    return Some(token.trim().to_owned());
-                }
-            }
+        if let Some((scheme, token)) = self.header("authorization").and_then(|value| value.split_once(' '))
+            && scheme.eq_ignore_ascii_case("bearer")
+        {
+            return Some(token.trim().to_owned());
         }
         self.protocols()
             .find_map(|protocol| protocol.strip_prefix(TOKEN_PROTOCOL))

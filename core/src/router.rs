@@ -102,7 +102,7 @@ trait Endpoint: Send + Sync {
 
 struct Typed<F, A, R, M> {
     f: F,
-    #[expect(clippy::type_complexity, reason = "a marker that is Send and Sync whatever A, R and M are")]
+    /// A marker that is Send and Sync whatever the types are.
     types: std::marker::PhantomData<fn(A, M) -> R>,
 }
 

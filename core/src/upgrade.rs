@@ -55,7 +55,9 @@ impl Accept {
 /// Turns a handshake away with an HTTP status.
 ///
 /// Any error turns into a 500 by `?`; its text goes to `on_error`, not to the peer.
-pub struct Reject {
+pub struct Reject(pub(crate) Box<Rejection>);
+
+pub(crate) struct Rejection {
     pub(crate) status: StatusCode,
     pub(crate) body: String,
     pub(crate) headers: HeaderMap,
@@ -71,42 +73,42 @@ impl Reject {
             Ok(status) if status.is_client_error() || status.is_server_error() => status,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self {
+        Self(Box::new(Rejection {
             status,
             body: status.canonical_reason().unwrap_or("rejected").to_owned(),
             headers: HeaderMap::new(),
             cause: None,
-        }
+        }))
     }
 
     /// The body that the peer gets, as plain text.
     pub fn body(mut self, body: impl Into<String>) -> Self {
-        self.body = body.into();
+        self.0.body = body.into();
         self
     }
 
     /// Adds a header, `Retry-After` for example.
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.append(name, value);
+        self.0.headers.append(name, value);
         self
     }
 
     /// The HTTP status.
     pub fn status(&self) -> u16 {
-        self.status.as_u16()
+        self.0.status.as_u16()
     }
 }
 
 impl fmt::Debug for Reject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reject({})", self.status)
+        write!(f, "Reject({})", self.0.status)
     }
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Reject {
     fn from(error: E) -> Self {
         let mut reject = Self::new(500);
-        reject.cause = Some(Box::new(error));
+        reject.0.cause = Some(Box::new(error));
         reject
     }
 }

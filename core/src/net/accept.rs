@@ -82,30 +82,30 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: StatusCode, body: impl Into<String>) -> Self {
+    fn new(status: StatusCode, body: impl Into<String>) -> Box<Self> {
         let body = body.into();
         let error = Error::new(ErrorKind::HandshakeFailed, format!("handshake refused with {}: {body}", status.as_u16()))
             .with_status(status.as_u16());
-        Self {
+        Box::new(Self {
             status,
             body,
             headers: HeaderMap::new(),
             error,
-        }
+        })
     }
 
-    fn header(mut self, name: http::HeaderName, value: &'static str) -> Self {
+    fn header(mut self: Box<Self>, name: http::HeaderName, value: &'static str) -> Box<Self> {
         self.headers.insert(name, HeaderValue::from_static(value));
         self
     }
 
-    fn because(mut self, source: impl Into<crate::error::BoxError>) -> Self {
+    fn because(mut self: Box<Self>, source: impl Into<crate::error::BoxError>) -> Box<Self> {
         self.error = self.error.with_source(source);
         self
     }
 
     /// A failure of ours.
-    pub(crate) fn internal(error: Error) -> Self {
+    pub(crate) fn internal(error: Error) -> Box<Self> {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error").because(error)
     }
 
@@ -128,9 +128,10 @@ impl Refusal {
     }
 }
 
-impl From<Reject> for Refusal {
+impl From<Reject> for Box<Refusal> {
     fn from(reject: Reject) -> Self {
-        let mut refusal = Self::new(reject.status, reject.body);
+        let reject = *reject.0;
+        let mut refusal = Refusal::new(reject.status, reject.body);
         refusal.headers = reject.headers;
         match reject.cause {
             Some(cause) => refusal.because(cause),
@@ -161,7 +162,7 @@ pub(crate) async fn negotiate(
     server: &Arc<Inner>,
     parts: &request::Parts,
     door: Door,
-) -> Result<Granted, Refusal> {
+) -> Result<Granted, Box<Refusal>> {
     if door.own && parts.uri.path() != server.options.path {
         return Err(Refusal::new(StatusCode::NOT_FOUND, "nothing is here"));
     }
@@ -175,7 +176,7 @@ pub(crate) async fn negotiate(
 }
 
 /// Decides about a handshake whose HTTP side somebody else has checked: pages, places, the application.
-pub(crate) async fn admit(server: &Arc<Inner>, parts: &request::Parts, door: Door) -> Result<Granted, Refusal> {
+pub(crate) async fn admit(server: &Arc<Inner>, parts: &request::Parts, door: Door) -> Result<Granted, Box<Refusal>> {
     check_pages(server, parts, door)?;
     if server.hub.stopping.is_cancelled() {
         return Err(unavailable("the server is shutting down"));
@@ -204,17 +205,17 @@ pub(crate) async fn admit(server: &Arc<Inner>, parts: &request::Parts, door: Doo
     })
 }
 
-fn value(text: &str) -> Result<HeaderValue, Refusal> {
+fn value(text: &str) -> Result<HeaderValue, Box<Refusal>> {
     HeaderValue::from_str(text)
         .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error").because(error))
 }
 
-fn unavailable(body: &str) -> Refusal {
+fn unavailable(body: &str) -> Box<Refusal> {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, body).header(RETRY_AFTER, "1")
 }
 
 /// The request must be a WebSocket handshake; answers its key.
-fn check_request(parts: &request::Parts) -> Result<HeaderValue, Refusal> {
+fn check_request(parts: &request::Parts) -> Result<HeaderValue, Box<Refusal>> {
     if parts.method != Method::GET {
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake is a GET").header(ALLOW, "GET"));
     }
@@ -249,7 +250,7 @@ fn check_request(parts: &request::Parts) -> Result<HeaderValue, Refusal> {
 }
 
 /// The rules for web pages: `origins`, and `hosts` on a loopback listener of ours.
-fn check_pages(server: &Inner, parts: &request::Parts, door: Door) -> Result<(), Refusal> {
+fn check_pages(server: &Inner, parts: &request::Parts, door: Door) -> Result<(), Box<Refusal>> {
     let mut origins = parts.headers.get_all(ORIGIN).iter();
     let Some(origin) = origins.next() else {
         return Ok(());
@@ -274,7 +275,7 @@ fn check_pages(server: &Inner, parts: &request::Parts, door: Door) -> Result<(),
 }
 
 /// Asks `on_upgrade`.
-async fn ask(server: &Inner, request: &Request) -> Result<Accept, Refusal> {
+async fn ask(server: &Inner, request: &Request) -> Result<Accept, Box<Refusal>> {
     let failed = |cause: String| {
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error").because(format!("on_upgrade {cause}"))
     };
@@ -299,7 +300,7 @@ async fn ask(server: &Inner, request: &Request) -> Result<Accept, Refusal> {
 }
 
 /// The subprotocol to answer: the application's choice, else `etp` where it was offered. A token is never echoed.
-fn select_protocol(request: &Request, chosen: Option<&str>) -> Result<Option<String>, Refusal> {
+fn select_protocol(request: &Request, chosen: Option<&str>) -> Result<Option<String>, Box<Refusal>> {
     let offered = |wanted: &str| request.protocols().any(|protocol| protocol == wanted);
     match chosen {
         Some(chosen) if offered(chosen) => Ok(Some(chosen.to_owned())),

@@ -714,12 +714,12 @@ impl State {
                 None => self.timer = Some(Box::pin(tokio::time::sleep_until(instant))),
             }
             self.armed = Some(at);
-            if let Some(timer) = &mut self.timer {
-                if timer.as_mut().poll(cx).is_ready() {
-                    self.armed = None;
-                    self.now = self.conn.hub().now();
-                    return false;
-                }
+            if let Some(timer) = &mut self.timer
+                && timer.as_mut().poll(cx).is_ready()
+            {
+                self.armed = None;
+                self.now = self.conn.hub().now();
+                return false;
             }
         }
         true

@@ -83,10 +83,8 @@ pub(crate) fn split_host(text: &str) -> Option<(String, Option<u16>)> {
 
 impl Origins {
     pub(crate) fn parse(list: &[String]) -> Result<Self, Error> {
-        if let [only] = list {
-            if only == "*" {
-                return Ok(Self::Any);
-            }
+        if list == ["*"] {
+            return Ok(Self::Any);
         }
         if list.is_empty() {
             return Err(Error::option(
@@ -170,10 +168,8 @@ pub(crate) enum Hosts {
 
 impl Hosts {
     pub(crate) fn parse(list: &[String]) -> Result<Self, Error> {
-        if let [only] = list {
-            if only == "*" {
-                return Ok(Self::Any);
-            }
+        if list == ["*"] {
+            return Ok(Self::Any);
         }
         let legal = |name: &String| {
             matches!(split_host(name), Some((_, None))) && !name.contains('*')
