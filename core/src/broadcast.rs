@@ -6,6 +6,7 @@ use crate::conn::{Conn, ConnId, check_name, too_large};
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::net::outbox::{Encoded, Heading};
+use crate::net::wire;
 use crate::payload::{IntoPayload, Payload};
 use crate::rooms::Selection;
 
@@ -52,6 +53,9 @@ impl Broadcast {
         let most = self.hub.limits.max_message_size;
         if len > most {
             return Err(too_large(heading, len, most));
+        }
+        if self.hub.limits.wire_log {
+            self.conns().iter().for_each(|conn| wire::sent(conn, heading, &payload.bytes));
         }
         let encoded = Encoded::event(name, &payload.bytes, payload.text);
         Ok(Reached(self.hub.broadcast(&self.selection, &encoded)))

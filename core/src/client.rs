@@ -142,6 +142,8 @@ struct Live {
     /// Emits go to the queue: the client is away, or the queue is not sent yet.
     away: bool,
     queue: Queue<Payload, Waiter<Payload>>,
+    /// Code and reason of the last connection's end.
+    last: Option<(u16, String)>,
     /// Queued acknowledgments that have been sent meanwhile, until their callers are done.
     sent: HashMap<QueueId, (Conn, u64)>,
 }
@@ -196,7 +198,7 @@ impl ClientBuilder {
         self
     }
 
-    /// A header of each handshake.
+    /// A header of each handshake. `Host` replaces the one from the URL; headers of the handshake itself are refused.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -319,6 +321,28 @@ impl ClientBuilder {
         client.begin(conn, link).await
     }
 
+    fn handshake_headers(&self) -> Result<HeaderMap, Error> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            // The value may be a secret.
+            let wrong = |why: &str| Error::option(format!("header {name:?} can't be sent: {why}"));
+            let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("that is no name of a header"))?;
+            let value = HeaderValue::from_str(value).map_err(|_| wrong("its value has other characters than visible ASCII"))?;
+            match key.as_str() {
+                "upgrade" | "connection" | "content-length" | "transfer-encoding" | "sec-websocket-key"
+                | "sec-websocket-version" | "sec-websocket-accept" | "sec-websocket-extensions" => {
+                    return Err(wrong("it belongs to the handshake"));
+                }
+                "authorization" if self.auth.is_some() => {
+                    return Err(wrong("the option auth sends one already"));
+                }
+                "host" => drop(headers.insert(key, value)),
+                _ => drop(headers.append(key, value)),
+            }
+        }
+        Ok(headers)
+    }
+
     fn build(self, url: TextSource) -> Result<Client, Error> {
         self.limits.check()?;
         duration("dial_timeout", self.dial_timeout)?;
@@ -332,15 +356,7 @@ impl ClientBuilder {
                 )));
             }
         }
-        let mut headers = HeaderMap::new();
-        for (name, value) in &self.headers {
-            // The value may be a secret.
-            let wrong = || Error::option(format!("header {name:?} can't be sent"));
-            headers.append(
-                HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?,
-                HeaderValue::from_str(value).map_err(|_| wrong())?,
-            );
-        }
+        let headers = self.handshake_headers()?;
         let routes = self.router.build()?;
         let handler = self.handler.unwrap_or_else(|| Arc::new(routes));
         let hub = Arc::new(Hub::new(self.limits, handler, self.runtime));
@@ -362,6 +378,7 @@ impl ClientBuilder {
                 conn: None,
                 away: true,
                 queue: Queue::new(self.queue),
+                last: None,
                 sent: HashMap::new(),
             }),
             state: watch::Sender::new(State::Connecting),
@@ -537,7 +554,8 @@ impl Client {
     }
 
     fn current(&self) -> Result<Conn, Error> {
-        self.conn().ok_or_else(|| Error::closed(None))
+        let live = self.0.0.lock();
+        live.conn.clone().ok_or_else(|| live.closed())
     }
 
     pub(crate) fn push_acked(
@@ -551,23 +569,19 @@ impl Client {
         let timeout = timeout.unwrap_or(inner.hub.limits.ack_timeout);
         let deadline = inner.hub.now().after(timeout);
         inner.check(name, &payload)?;
+        let mut waiter = waiter;
         let mut live = inner.lock();
-        let waiter = match live.open_conn(inner.config.queue) {
-            Some(conn) => {
-                drop(live);
-                match conn.push_acked_until(name, &payload.bytes, payload.text, deadline, waiter) {
-                    Ok(ack_id) => return Ok(GiveUp::Conn(conn, ack_id)),
-                    Err((error, waiter)) if inner.may_queue(&error) => {
-                        live = inner.lock();
-                        live.away = true;
-                        waiter
-                    }
-                    Err((error, _)) => return Err(error),
-                }
+        while let Some(conn) = live.open_conn(inner.config.queue) {
+            drop(live);
+            match conn.push_acked_until(name, &payload.bytes, payload.text, deadline, waiter) {
+                Ok(ack_id) => return Ok(GiveUp::Conn(conn, ack_id)),
+                Err((error, back)) if inner.may_queue(&error) => waiter = back,
+                Err((error, _)) => return Err(error),
             }
-            None => waiter,
-        };
-        inner.check_queue()?;
+            live = inner.lock();
+            live.lost(&conn);
+        }
+        inner.check_queue(&live)?;
         match live.queue.push(name, payload, Some((waiter, deadline))) {
             Ok(id) => {
                 drop(live);
@@ -598,6 +612,17 @@ impl Live {
         }
         self.conn.clone()
     }
+
+    /// That connection takes nothing any more: what comes now waits for the next, unless the next is there already.
+    fn lost(&mut self, conn: &Conn) {
+        if self.conn.as_ref().is_none_or(|now| now == conn) {
+            self.away = true;
+        }
+    }
+
+    fn closed(&self) -> Error {
+        Error::closed(self.last.as_ref().map(|(code, reason)| (*code, reason.as_str())))
+    }
 }
 
 impl Inner {
@@ -622,9 +647,9 @@ impl Inner {
         error.kind() == ErrorKind::ConnectionClosed && self.config.queue > 0
     }
 
-    fn check_queue(&self) -> Result<(), Error> {
+    fn check_queue(&self, live: &Live) -> Result<(), Error> {
         if self.config.queue == 0 || self.closing.is_cancelled() || *self.state.borrow() == State::Closed {
-            return Err(Error::closed(None));
+            return Err(live.closed());
         }
         Ok(())
     }
@@ -639,16 +664,16 @@ impl Inner {
     fn emit(&self, name: &str, payload: Payload) -> Result<(), Error> {
         self.check(name, &payload)?;
         let mut live = self.lock();
-        if let Some(conn) = live.open_conn(self.config.queue) {
+        while let Some(conn) = live.open_conn(self.config.queue) {
             drop(live);
             match conn.push_event(name, &payload.bytes, payload.text) {
                 Err(error) if self.may_queue(&error) => {}
                 outcome => return outcome,
             }
             live = self.lock();
-            live.away = true;
+            live.lost(&conn);
         }
-        self.check_queue()?;
+        self.check_queue(&live)?;
         live.queue.push(name, payload, None).map(drop).map_err(|_| self.queue_full())
     }
 
@@ -669,10 +694,11 @@ impl Inner {
         live.conn = None;
         live.away = true;
         live.queue.close(|waiter| lost.push(waiter));
+        let error = live.closed();
         drop(live);
         self.state.send_replace(State::Closed);
         for waiter in lost {
-            waiter.done(Err(Error::closed(None)));
+            waiter.done(Err(error.clone()));
         }
     }
 
@@ -736,7 +762,9 @@ impl Inner {
                 never = self.keep_queue() => match never {},
             }
             backoff.alive(began.elapsed());
-            let again = conn.inner().lock().ended.as_ref().is_some_and(|end| end.will_reconnect);
+            let end = conn.inner().lock().ended.clone();
+            let again = end.as_ref().is_some_and(|end| end.will_reconnect);
+            self.lock().last = end.map(|end| (end.code, end.reason));
             if !again || self.closing.is_cancelled() {
                 return self.close_for_good();
             }

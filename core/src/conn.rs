@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind};
 use crate::handler::Waiter;
 use crate::hub::Hub;
 use crate::net::outbox::{Encoded, Heading, Kind, Outbox};
+use crate::net::wire;
 use crate::payload::{IntoPayload, Payload};
 use crate::protocol::session::{self, Session};
 use crate::protocol::{Time, frame};
@@ -349,7 +350,7 @@ impl Conn {
         token.cancelled_owned()
     }
 
-    /// Whether events can be emitted: closing has not begun.
+    /// Whether closing has not begun. While a server shuts down it has: emits are still sent then, but nothing is received.
     pub fn is_open(&self) -> bool {
         self.0.open.load(Ordering::Relaxed)
     }
@@ -366,6 +367,8 @@ impl Conn {
         self.check_room(&mut shared, kind, heading, payload.len())?;
         shared.outbox.push_message(kind, heading, payload, text);
         shared.wake();
+        drop(shared);
+        wire::sent(self, heading, payload);
         Ok(())
     }
 
@@ -427,6 +430,8 @@ impl Conn {
             Ok(ack_id) => {
                 shared.outbox.push_message(Kind::Emit, heading(ack_id), payload, text);
                 shared.wake();
+                drop(shared);
+                wire::sent(self, heading(ack_id), payload);
                 Ok(ack_id)
             }
             Err(waiter) => {
@@ -674,7 +679,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     frame::check_name(name).map_err(|defect| {
         // A name may be as long as a message: quote its beginning only.
         let shown: String = name.chars().take(64).collect();
-        Error::new(ErrorKind::InvalidEvent, format!("event name {shown:?}: {defect}"))
+        Error::new(ErrorKind::InvalidEvent, format!("{shown:?}: {defect}"))
     })
 }
 

@@ -73,6 +73,8 @@
 //! | `json` | yes | [`Json`], payloads through serde |
 //! | `tokio-tungstenite` | no | [`Server::accept_websocket`] and [`ClientBuilder::connect_websocket`]: a WebSocket that the application upgraded or dialled itself |
 #![cfg_attr(not(feature = "net"), no_std)]
+// The front page links to what the feature `net` has.
+#![cfg_attr(not(feature = "net"), allow(rustdoc::broken_intra_doc_links))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -124,6 +126,7 @@ pub use payload::Json;
 pub use {
     broadcast::{Broadcast, IntoExcept, IntoRooms, Reached},
     bytes::Bytes,
+    http,
     client::{Client, ClientBuilder, Reconnect, State},
     conn::{Conn, ConnId, Data, EmitWithAck},
     disconnect::Disconnect,

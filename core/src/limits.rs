@@ -28,6 +28,8 @@ pub(crate) struct Limits {
     pub(crate) ping_interval: Option<Duration>,
     pub(crate) ping_timeout: Duration,
     pub(crate) close_timeout: Duration,
+    /// Every message is logged with its payload.
+    pub(crate) wire_log: bool,
     /// Messages are sent back as they are instead of being read as ETP frames; only with the feature `echo-for-conformance`.
     pub(crate) echo: bool,
 }
@@ -44,6 +46,7 @@ impl Default for Limits {
             ping_interval: Some(Duration::from_secs(25)),
             ping_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
+            wire_log: false,
             echo: false,
         }
     }
@@ -143,6 +146,13 @@ macro_rules! limit_setters {
         /// Time for flushing and the closing handshake together; 5 s by default. Past it the connection is cut.
         pub fn close_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.$($limits).+.close_timeout = timeout;
+            self
+        }
+
+        /// Logs every message with the beginning of its payload, under the target `etp_ws::wire` at level TRACE. For debugging only:
+        /// payloads hold secrets, which is why no other log shows them. Off by default.
+        pub fn wire_log(mut self, on: bool) -> Self {
+            self.$($limits).+.wire_log = on;
             self
         }
 

@@ -76,9 +76,12 @@ pub(crate) struct Options {
     pub(crate) max_connections: Option<usize>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) trusted_proxies: Vec<ipnet::IpNet>,
+    peer_addr: Option<PeerAddr>,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
 }
+
+type PeerAddr = Box<dyn Fn(&http::Extensions) -> Option<SocketAddr> + Send + Sync>;
 
 /// The options and handlers of a [`Server`] while they are gathered. Nothing is checked before [`build`](Self::build).
 #[must_use = "a builder does nothing before `build`"]
@@ -95,6 +98,7 @@ pub struct ServerBuilder {
     max_connections: Option<usize>,
     shutdown_timeout: Duration,
     trusted_proxies: Vec<String>,
+    peer_addr: Option<PeerAddr>,
     #[cfg(feature = "tls")]
     tls: Option<Tls>,
 }
@@ -201,6 +205,13 @@ impl ServerBuilder {
         self
     }
 
+    /// How a request that comes through the tower service or `accept` tells its peer's address; by default a `SocketAddr` among its
+    /// extensions. In axum: `.peer_addr(|extensions| Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0))`.
+    pub fn peer_addr(mut self, f: impl Fn(&http::Extensions) -> Option<SocketAddr> + Send + Sync + 'static) -> Self {
+        self.peer_addr = Some(Box::new(f));
+        self
+    }
+
     /// TLS on our own listener, from PEM files of the certificate chain and its key.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, cert: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
@@ -261,6 +272,7 @@ impl ServerBuilder {
                     max_connections: self.max_connections,
                     shutdown_timeout: self.shutdown_timeout,
                     trusted_proxies,
+                    peer_addr: self.peer_addr,
                     #[cfg(feature = "tls")]
                     tls,
                 },
@@ -328,6 +340,7 @@ impl Server {
             max_connections: None,
             shutdown_timeout: Duration::from_secs(10),
             trusted_proxies: Vec::new(),
+            peer_addr: None,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -429,7 +442,7 @@ impl Server {
         self.inner.hub.runtime()?;
         let (parts, _) = request.into_parts();
         let door = Door {
-            peer: parts.extensions.get::<SocketAddr>().copied(),
+            peer: self.peer_of(&parts.extensions),
             ..Door::FOREIGN
         };
         let broken = |error| Error::new(ErrorKind::HandshakeFailed, "the answer could not be written").with_source(error);
@@ -456,6 +469,13 @@ impl Server {
         }
     }
 
+    fn peer_of(&self, extensions: &http::Extensions) -> Option<SocketAddr> {
+        match &self.inner.options.peer_addr {
+            Some(f) => f(extensions),
+            None => extensions.get().copied(),
+        }
+    }
+
     /// Makes a connection of a granted handshake over a byte stream.
     fn serve_stream<IO>(&self, granted: Granted, io: IO, leftover: &[u8])
     where
@@ -476,7 +496,7 @@ impl Server {
         self.inner.hub.runtime()?;
         let (parts, _) = request.into_parts();
         let door = Door {
-            peer: parts.extensions.get::<SocketAddr>().copied(),
+            peer: self.peer_of(&parts.extensions),
             ..Door::FOREIGN
         };
         match crate::net::accept::admit(&self.inner, &parts, door).await {
@@ -851,7 +871,7 @@ impl Server {
             let (parts, body) = request.into_parts();
             drop(body);
             let door = Door {
-                peer: parts.extensions.get::<SocketAddr>().copied(),
+                peer: server.peer_of(&parts.extensions),
                 ..Door::FOREIGN
             };
             match negotiate(&server.inner, &parts, door).await {

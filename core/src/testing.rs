@@ -30,8 +30,19 @@ use crate::server::Server;
 /// # Cancellation
 /// The connection is dropped.
 pub async fn connect(server: &Server, client: ClientBuilder) -> Result<Client, Error> {
+    connect_with(server, http::Request::new(()), client).await
+}
+
+/// As [`connect`], with a request of one's own: path, headers and token as `on_upgrade` will see them.
+///
+/// # Errors
+/// As [`connect`].
+///
+/// # Cancellation
+/// The connection is dropped.
+pub async fn connect_with<B>(server: &Server, request: http::Request<B>, client: ClientBuilder) -> Result<Client, Error> {
     let (ours, theirs) = pipe();
-    server.accept_pipe(http::Request::new(()), ours).await?;
+    server.accept_pipe(request, ours).await?;
     client.connect_pipe(theirs).await
 }
 

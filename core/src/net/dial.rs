@@ -223,7 +223,11 @@ impl Dial<'_> {
             headers.insert(AUTHORIZATION, bearer);
         }
         for (name, value) in self.headers {
-            headers.append(name, value.clone());
+            if name == HOST {
+                headers.insert(name, value.clone());
+            } else {
+                headers.append(name, value.clone());
+            }
         }
         Ok(request)
     }

@@ -27,6 +27,7 @@ use crate::net::accept::Permit;
 use crate::net::outbox::Writing;
 use crate::net::transport::{Read, Transport};
 use crate::net::watch::{Facts, Paused, Verdict, Watch, earliest};
+use crate::net::wire;
 use crate::payload::Payload;
 use crate::protocol::{Received, Time, frame};
 use crate::websocket::{Data, Item, Opcode};
@@ -422,6 +423,7 @@ impl State {
         if self.conn.hub().limits.echo {
             return self.conn.push_echo(frame, text);
         }
+        wire::received(&self.conn, frame);
         // An event needs nothing of the session, and so no lock.
         if let Ok(Some(head)) = frame::parse(frame, true)
             && head.reply_to().is_none()

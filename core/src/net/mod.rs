@@ -13,3 +13,4 @@ pub(crate) mod transport;
 #[cfg(feature = "tokio-tungstenite")]
 pub(crate) mod tungstenite;
 pub(crate) mod watch;
+pub(crate) mod wire;

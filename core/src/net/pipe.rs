@@ -183,13 +183,13 @@ pub(crate) fn check_message(bytes: &[u8], text: bool, most: usize) -> Result<(),
     if bytes.len() > most {
         return Err(Violation {
             code: 1009,
-            reason: "message too big",
+            reason: "the message is too big",
         });
     }
     if text && simdutf8::basic::from_utf8(bytes).is_err() {
         return Err(Violation {
             code: 1007,
-            reason: "text is not UTF-8",
+            reason: "a text message that is not UTF-8",
         });
     }
     Ok(())
@@ -237,7 +237,7 @@ impl Transport for Piped {
             }
             Message::Close(Some(_)) => Err(Violation {
                 code: 1002,
-                reason: "invalid close code",
+                reason: "a close code that must not be sent",
             }),
         };
         Poll::Ready(match checked {

@@ -45,13 +45,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for Theirs<S>
             Some(Err(Error::Capacity(_))) => {
                 return Poll::Ready(Read::Violation(Violation {
                     code: 1009,
-                    reason: "message too big",
+                    reason: "the message is too big",
                 }));
             }
             Some(Err(Error::Utf8(_))) => {
                 return Poll::Ready(Read::Violation(Violation {
                     code: 1007,
-                    reason: "text is not UTF-8",
+                    reason: "a text message that is not UTF-8",
                 }));
             }
             Some(Err(Error::Protocol(error))) => {

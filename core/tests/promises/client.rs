@@ -11,21 +11,21 @@ use tokio::time::Instant;
 use crate::support::*;
 
 /// A server on a port of its own, whose answer to a handshake can be changed: 0 lets in, anything else is the status.
-pub struct Site {
-    pub server: Server,
-    pub url: String,
-    pub answer: Arc<AtomicU16>,
+pub(crate) struct Site {
+    pub(crate) server: Server,
+    pub(crate) url: String,
+    pub(crate) answer: Arc<AtomicU16>,
     /// When each handshake came, and with which token and target.
-    pub knocks: Log<(Instant, Option<String>, String)>,
-    pub conns: Log<Conn>,
+    pub(crate) knocks: Log<(Instant, Option<String>, String)>,
+    pub(crate) conns: Log<Conn>,
 }
 
 impl Site {
-    pub async fn new(server: ServerBuilder) -> Self {
+    pub(crate) async fn new(server: ServerBuilder) -> Self {
         Self::with_header(server, None).await
     }
 
-    pub async fn with_header(server: ServerBuilder, retry_after: Option<&'static str>) -> Self {
+    pub(crate) async fn with_header(server: ServerBuilder, retry_after: Option<&'static str>) -> Self {
         let (answer, knocks, conns) = (Arc::new(AtomicU16::new(0)), Log::new(), Log::new());
         let (say, knocking, connected) = (answer.clone(), knocks.clone(), conns.clone());
         let server = server
@@ -58,12 +58,12 @@ impl Site {
         }
     }
 
-    pub fn answer(&self, status: u16) {
+    pub(crate) fn answer(&self, status: u16) {
         self.answer.store(status, Ordering::SeqCst);
     }
 
     /// The n-th connection, counted from 1.
-    pub async fn conn(&self, n: usize) -> Conn {
+    pub(crate) async fn conn(&self, n: usize) -> Conn {
         self.conns.until(n).await.remove(n - 1)
     }
 }

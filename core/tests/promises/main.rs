@@ -4,6 +4,15 @@
 
 mod acks;
 mod callbacks;
+mod client;
+mod closing;
+mod doors;
 mod handlers;
+mod keepalive;
+mod options;
+mod outbox;
+mod queue;
 mod rooms;
+mod shutdown;
+mod sizes;
 mod support;
