@@ -1,7 +1,7 @@
 """Where a program does otherwise than a case demands, and why: each is a strict expected failure.
 
 By program as named on the command line, then by case: `name` with all its parameters, or `name[parameters]`, in which
-`*` stands for anything. Only a cause in the program's own library belongs here: what a test peer does wrong gets mended.
+`*` stands for anything. Only a cause in the library under test belongs here: what a test peer does wrong gets mended.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ NO_ORDER = "each event gets a goroutine of its own, and these start in no order"
 NO_INFLIGHT_LIMIT = "there is no limit of handlers"
 NO_PING_LIMIT = "pings are answered, however many"
 BLOCKING_WRITES = "Conn.Emit waits for the socket: a member that does not read holds up the whole broadcast"
-JOINS_AFTER_LEAVING = "a handler that runs on after the disconnect can join a room, and nothing takes the connection out again"
+JOINS_AFTER_LEAVING = (
+    "a handler that runs on after the disconnect can join a room, and nothing takes the connection out again"
+)
 NO_SUBPROTOCOL = "a server selects no subprotocol unless told to, and then echoes what it is told"
 VERSION_400 = "coder/websocket answers another version with 400"
 HEADER_LIMITS = "net/http allows 1 MiB of headers in any number of lines"

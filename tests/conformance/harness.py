@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 
 class Peer(Endpoint):
-    """One connection to the program under test. `fence_event` is an event that it always answers with the same payload."""
+    """One connection to the program under test, which answers a `fence_event` with the payload it came with."""
 
     fence_event = "echo"
 
@@ -120,7 +120,7 @@ def shredded(conn: Peer, messages: list[Message], dice: random.Random) -> Iterat
     for message in messages:
         cuts = sorted(dice.choices(range(len(message.data) + 1), k=dice.randrange(5)))
         ends = [*cuts, len(message.data)]
-        for index, (start, end) in enumerate(zip([0, *cuts], ends)):
+        for index, (start, end) in enumerate(zip([0, *cuts], ends, strict=True)):
             opcode = CONTINUATION if index else message.opcode
             stream += conn.encode(opcode, message.data[start:end], fin=index == len(ends) - 1)
             if not dice.randrange(4):
@@ -132,7 +132,7 @@ def shredded(conn: Peer, messages: list[Message], dice: random.Random) -> Iterat
 
 
 class Server:
-    """A server under test, shared by all cases: a case sees only its own connections, for each begins and ends settled."""
+    """A server under test, shared by all cases. Each begins and ends without a connection, so it sees only its own."""
 
     def __init__(self, program: list[str]) -> None:
         self.program = program

