@@ -134,7 +134,11 @@ impl Shared {
         let told = match (&self.ended, &self.close) {
             (Some(end), _) => Some((end.code, &*end.reason)),
             (None, Some(close)) => Some((close.code, &*close.reason)),
-            (None, None) => None,
+            (None, None) => match self.phase {
+                Phase::Open => None,
+                Phase::Draining => Some((1000, "server shutdown")),
+                Phase::Closing | Phase::Ended => Some((1006, "")),
+            },
         };
         Error::closed(told)
     }
@@ -171,7 +175,6 @@ impl Inner {
 
     /// A handler of another connection has ended: look again whether there is room.
     pub(crate) fn unblock(&self) {
-        self.blocked.store(false, Ordering::SeqCst);
         self.lock().wake();
     }
 }
@@ -310,10 +313,11 @@ impl Conn {
 
     /// The rooms it is in; in `on_disconnect` and later: those it was in last.
     pub fn rooms(&self) -> Vec<String> {
-        if let Some(last) = self.0.last_rooms.get() {
-            return last.iter().map(ToString::to_string).collect();
+        if let Some(joined) = self.hub().rooms.of(self.0.id) {
+            return joined;
         }
-        self.hub().rooms.of(self.0.id).unwrap_or_default()
+        let last = self.0.last_rooms.get().into_iter().flatten();
+        last.map(ToString::to_string).collect()
     }
 
     /// A broadcast to the members of one or more rooms, this connection included if it is one:

@@ -224,7 +224,12 @@ impl Hub {
         }
         let next = {
             let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
-            let next = std::iter::from_fn(|| blocked.pop_front()).find_map(|conn| conn.upgrade());
+            // One that has nothing to start any more, or has ended, must not keep the place from the next.
+            let waits = |inner: &Arc<Inner>| {
+                inner.blocked.store(false, Ordering::SeqCst);
+                inner.starved.load(Ordering::SeqCst)
+            };
+            let next = std::iter::from_fn(|| blocked.pop_front()).find_map(|conn| conn.upgrade().filter(waits));
             self.any_blocked.store(!blocked.is_empty(), Ordering::SeqCst);
             next
         };

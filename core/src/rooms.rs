@@ -74,18 +74,19 @@ impl Rooms {
         self.write().conns.insert(conn.id_bits(), member);
     }
 
-    /// Takes the connection out of everything and answers the rooms it was in. A join after this finds no member and does nothing.
-    pub(crate) fn remove(&self, id: u128) -> Vec<Arc<str>> {
+    /// Takes the connection out of everything; it keeps the rooms it was in, from the same moment on. A join after this finds no
+    /// member and does nothing.
+    pub(crate) fn remove(&self, conn: &Conn) {
+        let id = conn.id_bits();
         let mut table = self.write();
         let Some(member) = table.conns.swap_remove(&id) else {
-            return Vec::new();
+            return;
         };
         for room in &member.rooms {
             table.take_out(room, id);
         }
         table.shrink();
-        drop(table);
-        member.rooms
+        conn.keep_rooms(member.rooms);
     }
 
     pub(crate) fn join(&self, conn: &Conn, room: &str) {

@@ -3,40 +3,33 @@
 //! One wake does a bounded amount of work: a read's worth of events, each started inline; then everything that has gathered in
 //! the outbox goes out together. Other threads append to the outbox and wake the link; while it is awake they need not.
 
+mod end;
+mod inbound;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use bytes::Bytes;
-use compact_str::CompactString;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::Sleep;
 
+use self::inbound::Parked;
 use crate::conn::{By, Conn, Phase, panicked};
-use crate::disconnect::Disconnect;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Event, Incoming};
-use crate::handler::{BoxFuture, ConnectTicket, Reply};
-use crate::limits::MAX_WAITING;
+use crate::event::Event;
+use crate::handler::{BoxFuture, ConnectTicket};
 use crate::net::accept::Permit;
 use crate::net::outbox::Writing;
-use crate::net::transport::{Read, Transport};
-use crate::net::watch::{Facts, Paused, Verdict, Watch, earliest};
-use crate::net::wire;
-use crate::payload::Payload;
-use crate::protocol::{Received, Time, frame};
-use crate::websocket::{Data, Item, Opcode};
+use crate::net::transport::Transport;
+use crate::net::watch::{Facts, Verdict, Watch, earliest};
+use crate::protocol::Time;
+use crate::websocket::Opcode;
 
 /// Messages after which a wake ends, so that a busy peer does not starve the others.
 const BUDGET: u32 = 64;
-/// What a waiting event costs beyond its bytes.
-const WAIT_OVERHEAD: usize = 64;
-
 pub(crate) struct Link<T> {
     transport: T,
     state: State,
@@ -89,29 +82,6 @@ enum PeerEnd {
     Close(u16, String),
     /// No close frame.
     Lost,
-}
-
-/// A handler that waits.
-struct Parked {
-    future: BoxFuture,
-    name: CompactString,
-}
-
-impl Future for Parked {
-    type Output = Option<Error>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Error>> {
-        let this = &mut *self;
-        match catch_unwind(AssertUnwindSafe(|| this.future.as_mut().poll(cx))) {
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(())) => Poll::Ready(None),
-            Err(panic) => Poll::Ready(Some(handler_panicked(&this.name, &*panic))),
-        }
-    }
-}
-
-fn handler_panicked(name: &str, panic: &(dyn std::any::Any + Send)) -> Error {
-    panicked(&format!("the handler of event {name:?}"), panic)
 }
 
 impl<T: Transport> Link<T> {
@@ -287,249 +257,6 @@ impl State {
         }
     }
 
-    fn poll_handlers(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(handlers) = &mut self.handlers else {
-            return false;
-        };
-        let mut progress = false;
-        while self.budget > 0 {
-            match handlers.poll_next_unpin(cx) {
-                Poll::Ready(Some(error)) => {
-                    progress = true;
-                    self.budget -= 1;
-                    if let Some(error) = error {
-                        self.conn.report(error);
-                    }
-                }
-                Poll::Ready(None) => {
-                    self.handlers = None;
-                    return progress;
-                }
-                Poll::Pending => return progress,
-            }
-        }
-        true
-    }
-
-    /// Whether one more handler may start.
-    fn can_start(&self) -> bool {
-        let inner = self.conn.inner();
-        let running = inner.inflight.load(Ordering::SeqCst);
-        let hub = self.conn.hub();
-        self.stage == Stage::Open && running < hub.limits.max_inflight && (running == 0 || hub.has_room())
-    }
-
-    fn start_waiting(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut progress = false;
-        while self.budget > 0 && !self.waiting.is_empty() && self.can_start() {
-            if let Some((event, ack_id)) = self.waiting.pop_front() {
-                self.waiting_bytes -= event.weight() + WAIT_OVERHEAD;
-                self.budget -= 1;
-                progress = true;
-                self.handle(event.as_incoming(), ack_id, cx);
-            }
-        }
-        if self.waiting.is_empty() && self.waiting.capacity() > 0 {
-            self.waiting = VecDeque::new();
-        }
-        progress
-    }
-
-    /// Why reading stands still, if it does.
-    fn paused(&self) -> Paused {
-        if self.waiting_bytes >= MAX_WAITING {
-            return Paused::Handlers;
-        }
-        let most = self.conn.hub().limits.max_outbox / 2;
-        if self.conn.inner().lock().outbox.replies() > most {
-            return Paused::Replies;
-        }
-        Paused::No
-    }
-
-    fn read<T: Transport>(&mut self, transport: &mut T, cx: &mut Context<'_>) -> bool {
-        let waker = cx.waker().clone();
-        let mut inner_cx = Context::from_waker(&waker);
-        let mut progress = false;
-        while self.budget > 0 && self.peer_end.is_none() && self.paused() == Paused::No {
-            let read = transport.poll_read(cx, &mut |item| self.receive(item, &mut inner_cx));
-            match read {
-                Poll::Pending => return progress,
-                Poll::Ready(Read::Some(bytes)) => {
-                    progress = true;
-                    self.bytes_in += bytes as u64;
-                    self.watch.read(self.now);
-                }
-                Poll::Ready(Read::Violation(violation)) => {
-                    // Whatever follows can't be understood: no closing handshake is possible, only our close frame.
-                    self.conn.begin_close(violation.code, violation.reason, By::Core);
-                    self.peer_end = Some(PeerEnd::Lost);
-                    return true;
-                }
-                Poll::Ready(Read::End(error)) => {
-                    if let Some(error) = error {
-                        tracing::debug!(target: "etp_ws", conn = %self.conn.id(), "the connection was lost: {error}");
-                    }
-                    self.peer_end = Some(PeerEnd::Lost);
-                    self.conn.lost();
-                    return true;
-                }
-            }
-        }
-        progress
-    }
-
-    /// Takes one item from the wire; false ends reading for good.
-    fn receive(&mut self, item: Item<'_>, cx: &mut Context<'_>) -> bool {
-        match item {
-            Item::Message { binary, data, .. } => {
-                self.budget = self.budget.saturating_sub(1);
-                self.watch.message();
-                match data {
-                    Data::Borrowed(bytes) => self.message(bytes, None, !binary, cx),
-                    Data::Owned(bytes) => {
-                        let bytes = Bytes::from(bytes);
-                        self.message(&bytes, Some(&bytes), !binary, cx);
-                    }
-                }
-            }
-            Item::Ping(data) => {
-                self.budget = self.budget.saturating_sub(1);
-                if self.watch.pinged(self.now) {
-                    self.conn.begin_close(1008, "ping flood", By::Core);
-                }
-                let mut shared = self.conn.inner().lock();
-                if matches!(shared.phase, Phase::Open | Phase::Draining) {
-                    shared.outbox.push_control(Opcode::Pong, &data);
-                }
-            }
-            Item::Pong(data) => self.pong(&data),
-            Item::Close(frame) => {
-                let (code, reason) = match frame {
-                    Some(frame) => (frame.code, frame.reason.into_owned()),
-                    None => (1005, String::new()),
-                };
-                // Echoes the code (RFC 6455, 5.5.1), unless our own close frame is under way.
-                self.conn.begin_close(code, &reason, By::Peer);
-                self.peer_end = Some(PeerEnd::Close(code, reason));
-                return false;
-            }
-        }
-        true
-    }
-
-    fn message(&mut self, frame: &[u8], shared_frame: Option<&Bytes>, text: bool, cx: &mut Context<'_>) {
-        #[cfg(feature = "echo-for-conformance")]
-        if self.conn.hub().limits.echo {
-            return self.conn.push_echo(frame, text);
-        }
-        wire::received(&self.conn, frame);
-        // An event needs nothing of the session, and so no lock.
-        if let Ok(Some(head)) = frame::parse(frame, true)
-            && head.reply_to().is_none()
-        {
-            let incoming = Incoming {
-                name: head.name,
-                payload: &frame[head.payload.unwrap_or(frame.len())..],
-                shared: shared_frame,
-                text,
-                wants_reply: head.ack_id != 0,
-            };
-            return self.event(incoming, head.ack_id, cx);
-        }
-        let mut shared = self.conn.inner().lock();
-        let open = shared.phase == Phase::Open;
-        let received = shared.session.receive(frame, true, (), self.now);
-        drop(shared);
-        match received {
-            Received::Reply { waiter, offset, .. } => {
-                let bytes = match shared_frame {
-                    Some(bytes) => bytes.slice(offset..),
-                    None => Bytes::copy_from_slice(&frame[offset..]),
-                };
-                waiter.done(Ok(Payload { bytes, text }));
-            }
-            Received::Stray => {
-                let counters = &self.conn.hub().counters;
-                counters.stray_replies.fetch_add(1, Ordering::Relaxed);
-            }
-            // Events went another way above, and the whole frame was there.
-            Received::Extension | Received::Event { .. } | Received::More(()) => {}
-            Received::Malformed { defect, too_many } => {
-                let counters = &self.conn.hub().counters;
-                counters.malformed.fetch_add(1, Ordering::Relaxed);
-                if open {
-                    self.conn.report(Error::new(
-                        ErrorKind::MalformedFrame,
-                        format!("a frame of {} bytes was dropped: {defect}", frame.len()),
-                    ));
-                }
-                if too_many {
-                    self.conn.begin_close(1008, "malformed frames", By::Core);
-                }
-            }
-        }
-    }
-
-    fn event(&mut self, event: Incoming<'_>, ack_id: u64, cx: &mut Context<'_>) {
-        if !self.conn.inner().open.load(Ordering::Relaxed) {
-            return;
-        }
-        self.events_in += 1;
-        if self.waiting.is_empty() && self.can_start() {
-            self.handle(event, ack_id, cx);
-        } else {
-            let event = event.to_event();
-            self.waiting_bytes += event.weight() + WAIT_OVERHEAD;
-            self.waiting.push_back((event, ack_id));
-        }
-    }
-
-    /// Starts a handler: polled once here and parked only if it waits.
-    fn handle(&mut self, event: Incoming<'_>, ack_id: u64, cx: &mut Context<'_>) {
-        self.started += 1;
-        let conn = &self.conn;
-        let reply = Reply::new(conn.clone(), event.name, ack_id);
-        let started = catch_unwind(AssertUnwindSafe(|| {
-            let mut future = conn.hub().handler.event(conn, event, reply)?;
-            match future.as_mut().poll(cx) {
-                Poll::Ready(()) => None,
-                Poll::Pending => Some(future),
-            }
-        }));
-        match started {
-            Ok(None) => {}
-            Ok(Some(future)) => {
-                let handlers = self.handlers.get_or_insert_default();
-                handlers.push(Parked {
-                    future,
-                    name: CompactString::new(event.name),
-                });
-            }
-            Err(panic) => conn.report(handler_panicked(event.name, &*panic)),
-        }
-    }
-
-    fn pong(&mut self, data: &[u8]) {
-        let Ok(id) = data.try_into().map(u64::from_be_bytes) else {
-            return;
-        };
-        let mut answered = Vec::new();
-        let mut shared = self.conn.inner().lock();
-        if !shared.pings.iter().any(|ping| ping.id == id) {
-            return;
-        }
-        // A pong may answer the most recent of several pings (RFC 6455, 5.5.3).
-        while shared.pings.front().is_some_and(|ping| ping.id <= id) {
-            answered.extend(shared.pings.pop_front());
-        }
-        drop(shared);
-        for ping in answered {
-            let trip = ping.sent.elapsed();
-            ping.waiter.done(Ok(trip));
-        }
-    }
-
     /// Writes what has gathered, until nothing is left or the transport takes no more.
     fn write<T: Transport>(&mut self, transport: &mut T, cx: &mut Context<'_>) {
         loop {
@@ -590,32 +317,6 @@ impl State {
             waiter.done(Ok(()));
         }
         self.pump();
-    }
-
-    /// Whether the connection has ended: both directions are done with, or nothing can be.
-    fn is_over(&self) -> bool {
-        let shared = self.conn.inner().lock();
-        if shared.cut {
-            return true;
-        }
-        let sent = shared.outbox.queued() == 0;
-        let phase = shared.phase;
-        if phase == Phase::Draining {
-            let idle = self.stage == Stage::Open
-                && self.waiting.is_empty()
-                && self.conn.inner().inflight.load(Ordering::SeqCst) == 0;
-            if idle || shared.drop_handlers {
-                drop(shared);
-                self.conn.begin_close(1000, "server shutdown", By::User);
-                return false;
-            }
-        }
-        match &self.peer_end {
-            // Events that arrived before the end are still handled.
-            Some(_) if phase == Phase::Closing => sent && self.waiting.is_empty(),
-            Some(_) => self.waiting.is_empty(),
-            None => false,
-        }
     }
 
     /// Goes to sleep, unless something turned up. Answers whether it sleeps.
@@ -745,113 +446,4 @@ impl State {
         }
     }
 
-    /// Ends the connection: rooms, waiters, callbacks; handlers that still run go on in a task of their own.
-    fn finish(&mut self) {
-        self.count_left();
-        self.count();
-        let disconnect = self.disconnect();
-        let conn = self.conn.clone();
-        let hub = conn.hub().clone();
-        let (lost, connect_ended) = conn.end(&disconnect);
-        conn.closing_began();
-        let rooms = hub.rooms.remove(conn.id_bits());
-        conn.keep_rooms(rooms);
-        lost.tell();
-        if !self.waiting.is_empty() {
-            let dropped = self.waiting.len();
-            conn.report(Error::closed(Some((disconnect.code, &disconnect.reason))).with_source(format!(
-                "{dropped} events were waiting for a handler and are dropped"
-            )));
-            self.waiting.clear();
-        }
-        if connect_ended {
-            conn.call_disconnect(disconnect);
-        }
-        self.leave_handlers();
-        self.permit = None;
-        self.timer = None;
-        self.armed = None;
-        self.writing = Writing::default();
-        self.stage = Stage::Finishing;
-        if hub.rooms.len() == 0 {
-            hub.emptied.notify_waiters();
-        }
-    }
-
-    fn bound_farewell(&mut self) {
-        let hub = self.conn.hub();
-        let until = self.now.after(hub.limits.close_timeout.min(Duration::from_secs(2)));
-        self.timer = Some(Box::pin(tokio::time::sleep_until(hub.instant(until))));
-    }
-
-    /// How it ended, from both sides' close frames or their absence.
-    fn disconnect(&mut self) -> Disconnect {
-        let close = self.conn.inner().lock().close.clone();
-        let mut disconnect = match (self.peer_end.take(), &close) {
-            (Some(PeerEnd::Close(code, reason)), Some(ours)) if ours.by == By::Peer => {
-                Disconnect::new(code, reason, true)
-            }
-            (Some(PeerEnd::Close(..)), Some(ours)) => Disconnect::new(ours.code, ours.reason.clone(), true),
-            (Some(PeerEnd::Close(code, reason)), None) => Disconnect::new(code, reason, false),
-            (_, Some(ours)) => Disconnect::new(ours.code, ours.reason.clone(), false),
-            (_, None) => Disconnect::new(1006, "", false),
-        };
-        let hub = self.conn.hub();
-        let own = close.as_ref().is_some_and(|close| close.by == By::User);
-        disconnect.will_reconnect =
-            !own && hub.owner().is_some_and(|owner| owner.will_reconnect(&disconnect));
-        hub.count_close(match close {
-            Some(ours) if ours.by == By::Core => ours.reason,
-            _ => disconnect.code.to_string(),
-        });
-        disconnect
-    }
-
-    fn leave_handlers(&mut self) {
-        let connecting = self.connecting.take();
-        let handlers = self.handlers.take();
-        if connecting.is_none() && handlers.is_none() {
-            return;
-        }
-        let conn = self.conn.clone();
-        let dropping = conn.hub().dropping.clone();
-        let rest = async move {
-            let all = async {
-                if let Some(future) = connecting {
-                    future.await;
-                }
-                let mut handlers = handlers.map(|handlers| *handlers).unwrap_or_default();
-                while let Some(error) = handlers.next().await {
-                    if let Some(error) = error {
-                        conn.report(error);
-                    }
-                }
-            };
-            tokio::select! {
-                () = dropping.cancelled() => {}
-                () = all => {}
-            }
-        };
-        self.conn.hub().spawn(rest);
-    }
-
-    /// Waits for the transport to say goodbye, for a short time.
-    fn farewell<T: Transport>(&mut self, transport: &mut T, cx: &mut Context<'_>) -> Poll<()> {
-        if transport.poll_finish(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().poll(cx),
-            None => Poll::Ready(()),
-        }
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        // A runtime that goes away drops its tasks: those who wait still get their outcome, and rooms are left.
-        if self.stage != Stage::Finishing {
-            self.finish();
-        }
-    }
 }
