@@ -1,10 +1,12 @@
 //! What all connections of one server or client share.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -192,13 +194,18 @@ impl Hub {
 
     /// Reports what has no caller to be told.
     pub(crate) fn report(&self, conn: Option<&Conn>, error: Error) {
-        let call = std::panic::AssertUnwindSafe(|| self.handler.error(conn, error));
+        fn panicked(panic: &(dyn std::any::Any + Send)) {
+            tracing::error!(target: "etp_ws", "on_error panicked: {}", crate::conn::panic_message(panic));
+        }
+        let call = AssertUnwindSafe(|| self.handler.error(conn, error));
         match std::panic::catch_unwind(call) {
             Ok(None) => {}
-            Ok(Some(future)) => self.spawn(future),
-            Err(panic) => {
-                tracing::error!(target: "etp_ws", "on_error panicked: {}", crate::conn::panic_message(&*panic));
-            }
+            Ok(Some(future)) => self.spawn(async move {
+                if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
+                    panicked(&*panic);
+                }
+            }),
+            Err(panic) => panicked(&*panic),
         }
     }
 

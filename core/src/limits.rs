@@ -31,6 +31,7 @@ pub(crate) struct Limits {
     /// Every message is logged with its payload.
     pub(crate) wire_log: bool,
     /// Messages are sent back as they are instead of being read as ETP frames; only with the feature `echo-for-conformance`.
+    #[cfg(feature = "echo-for-conformance")]
     pub(crate) echo: bool,
 }
 
@@ -47,6 +48,7 @@ impl Default for Limits {
             ping_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             wire_log: false,
+            #[cfg(feature = "echo-for-conformance")]
             echo: false,
         }
     }

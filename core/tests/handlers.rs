@@ -194,14 +194,16 @@ async fn a_payload_that_is_not_the_argument_calls_no_handler_and_its_content_is_
     let calls = Arc::new(AtomicUsize::new(0));
     let called = |calls: &Arc<AtomicUsize>| {
         let calls = calls.clone();
-        move || calls.fetch_add(1, Ordering::SeqCst)
+        move || {
+            calls.fetch_add(1, Ordering::SeqCst);
+        }
     };
     let (a, b, c) = (called(&calls), called(&calls), called(&calls));
     let mut pair = pair(
         Server::builder()
-            .on("string", move |_: Conn, _: String| drop(a()))
-            .on("point", move |_: Conn, _: Json<Point>| drop(b()))
-            .on("option", async move |_: Conn, _: Option<Json<Point>>| drop(c())),
+            .on("string", move |_: Conn, _: String| a())
+            .on("point", move |_: Conn, _: Json<Point>| b())
+            .on("option", async move |_: Conn, _: Option<Json<Point>>| c()),
     )
     .await;
     let secret = r#"{"x":"hunter2","y":"hunter2"}"#;

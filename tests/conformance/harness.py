@@ -54,6 +54,14 @@ class Peer(Endpoint):
         """Waits until everything sent before has been handled, as far as it is handled in order."""
         assert self.call(self.fence_event, b"fence") == b"fence"
 
+    def await_pong(self) -> None:
+        """Waits until the program has answered a ping: it reads, and goes on reading."""
+        self.ping(b"pong, please")
+        while b"pong, please" not in self.pongs:
+            got = self.receive_frame()
+            assert got.opcode == PONG, got
+            self.pongs.append(got.payload)
+
     def expect_nothing(self) -> None:
         """The connection lives, and nothing came before the answer to a question asked now."""
         self.fence()
@@ -72,19 +80,25 @@ class Peer(Endpoint):
     def join(self, room: str) -> int:
         return int(self.call("join", room))
 
-    def expect_close(self, code: int | None, reason: str | None = None, *, messages: bool = False) -> None:
-        """The next thing to come is a close frame (`messages`: after any messages), and then the end.
+    def expect_close(self, code: int | None, reason: str | None = None) -> None:
+        """The next thing to come is a close frame, at once, and then the end.
 
         A ping goes out first: the program still answers it if it has not noticed that it should close.
         """
         with suppress(Ended):
             self.ping(b"are you alive?")
-        got = self.await_close(messages=messages, alive=b"are you alive?")
+        self._expect_close(self.await_close(alive=b"are you alive?"), code, reason)
+
+    def expect_close_in_time(self, code: int | None, reason: str | None = None) -> None:
+        """The next thing to come is a close frame, as soon as a handler has called for it, and then the end."""
+        self._expect_close(self.await_close(), code, reason)
+
+    def _expect_close(self, got: Closed, code: int | None, reason: str | None) -> None:
         assert got.code == code, got
         assert reason is None or got.reason == reason, got
         with suppress(Ended):
             self.send_close(got.code)
-        self.expect_end(messages=messages)
+        self.expect_end()
 
     def await_close(self, *, messages: bool = False, alive: bytes | None = None) -> Closed:
         """The close frame that the program sends. A pong of the payload `alive` shows that it will not."""

@@ -20,11 +20,9 @@ def told(code, reason="", *, clean=True, back):
 
 def test_a_client_closes_with_1000_and_waits_for_the_answer(client):
     conn = client.accept()
+    conn.await_pong()
     closed = client.do("close")
-    got = conn.await_close()
-    assert (got.code, got.reason) == (1000, "")
-    conn.send_close(1000)
-    conn.expect_end()
+    conn.expect_close_in_time(1000, "")
     assert client.outcome(closed) == b""
     assert client.wait_disconnected() == told(1000, back=False)
 

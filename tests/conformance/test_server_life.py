@@ -14,7 +14,7 @@ def close_from_here(conn):
 
 def close_from_there(conn):
     conn.send_text("close||0||")
-    conn.expect_close(1000)
+    conn.expect_close_in_time(1000)
 
 
 def break_the_protocol(conn):
@@ -172,7 +172,7 @@ def test_a_server_told_to_end_lets_running_handlers_reply(mortal):
     conn.fence()
     os.kill(mortal.pid, signal.SIGTERM)
     assert conn.receive() == text("__ack_slow||1||done")
-    conn.expect_close(1000)
+    conn.expect_close_in_time(1000)
 
 
 def test_a_server_told_to_end_waits_no_longer_than_it_must_for_a_handler(mortal):

@@ -369,7 +369,7 @@ def test_what_follows_a_close_frame_is_not_handled(server):
 def test_close_closes_with_1000(server):
     conn = server.connect()
     conn.send_text("close||0||")
-    conn.expect_close(1000, "")
+    conn.expect_close_in_time(1000, "")
 
 
 def test_close_sends_what_was_emitted_before_it(server):

@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use crate::conn::{By, Conn, panic_message};
 use crate::error::{Error, ErrorKind};
 use crate::handler::UpgradeTicket;
-use crate::net::origin::request_host;
+use crate::net::origin::{request_host, split_host};
 use crate::request::Request;
 use crate::server::Inner;
 use crate::upgrade::{Accept, Reject};
@@ -261,7 +261,8 @@ fn check_pages(server: &Inner, parts: &request::Parts, door: Door) -> Result<(),
     };
     let host = request_host(&parts.uri, &parts.headers);
     if door.loopback && !server.options.hosts.allow(host) {
-        let name = host.unwrap_or("(none)");
+        // As the option takes it: without a port.
+        let name = host.and_then(|host| split_host(host.trim())).map_or_else(|| "(none)".to_owned(), |(name, _)| name);
         return forbid(format!(
             "the setting `hosts` does not allow a page to reach this server as {name:?}; if that name is right, allow it: hosts([{name:?}])"
         ));
@@ -281,7 +282,7 @@ async fn ask(server: &Inner, request: &Request) -> Result<Accept, Box<Refusal>> 
     };
     let (sender, answer) = oneshot::channel();
     let ticket = UpgradeTicket(sender);
-    let decided = tokio::time::timeout(server.options.upgrade_timeout, async {
+    let asking = async {
         let call = AssertUnwindSafe(|| server.hub.handler.upgrade(request, ticket));
         let future = catch_unwind(call).map_err(|panic| panic_message(&*panic))?;
         if let Some(future) = future {
@@ -289,7 +290,12 @@ async fn ask(server: &Inner, request: &Request) -> Result<Accept, Box<Refusal>> 
             done.map_err(|panic| panic_message(&*panic))?;
         }
         Ok::<_, String>(answer.await)
-    });
+    };
+    let decided = {
+        // The timer is the server's runtime's, wherever this is awaited.
+        let _on = server.hub.runtime().ok().map(tokio::runtime::Handle::enter);
+        tokio::time::timeout(server.options.upgrade_timeout, asking)
+    };
     match decided.await {
         Err(_) => Err(unavailable("on_upgrade took longer than upgrade_timeout")),
         Ok(Err(panic)) => Err(failed(format!("panicked: {panic}"))),

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, chain};
 use crate::net::accept::accept_key;
 use crate::net::origin::split_host;
 use crate::protocol::reconnect::retry_after_seconds;
@@ -101,7 +101,7 @@ impl Target {
     }
 
     /// The target without path and query, for errors.
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match self {
             Self::Net { tls, authority, .. } => format!("{}://{authority}", if *tls { "wss" } else { "ws" }),
             Self::Unix { socket } => format!("unix:{socket}"),
@@ -128,7 +128,11 @@ impl Dial<'_> {
         let key = STANDARD.encode(rand::random::<[u8; 16]>());
         let request = self.request(&key)?;
         let sent = Request::new(request.method(), request.uri(), request.headers(), None, &[]);
-        let handshake = |error| self.failed("the handshake broke off").with_source(error);
+        let handshake = |error: hyper::Error| {
+            let plain = matches!(self.target, Target::Net { tls: false, .. });
+            let hint = if error.is_parse() && plain { "; a port that speaks TLS is dialled with wss://" } else { "" };
+            self.failed(&format!("the handshake broke off{hint}")).with_source(chain(&error))
+        };
         let (mut sender, conn) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(handshake)?;
         let mut conn = std::pin::pin!(conn.without_shutdown());
         let answer = async {
@@ -188,7 +192,11 @@ impl Dial<'_> {
         match tokio_rustls::TlsConnector::from(config).connect(name, stream).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(error) => {
-                let what = "TLS failed; trusted are the system's certificates, those in SSL_CERT_FILE, or those of the option ca";
+                let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+                let what = match tls {
+                    Some(rustls::Error::InvalidMessage(_)) => "TLS failed; a port without it is dialled with ws://",
+                    _ => "TLS failed; trusted are the system's certificates, those in SSL_CERT_FILE, or those of the option ca",
+                };
                 Err(self.failed(what).with_source(error))
             }
         }

@@ -376,8 +376,9 @@ impl State {
         if let Some(ping) = shared.pings.front() {
             earliest(&mut next, ping.deadline);
         }
-        if !self.waiting.is_empty() {
-            inner.starved.store(true, Ordering::SeqCst);
+        let starved = !self.waiting.is_empty();
+        if starved || inner.starved.load(Ordering::Relaxed) {
+            inner.starved.store(starved, Ordering::SeqCst);
         }
         shared.awake = false;
         if self.writing.is_empty() {

@@ -148,6 +148,7 @@ impl Outbox {
     }
 
     /// Appends a message that is no ETP frame.
+    #[cfg(feature = "echo-for-conformance")]
     pub(crate) fn push_bare(&mut self, kind: Kind, payload: &[u8], text: bool) {
         let start = self.open_frame(payload.len(), message_opcode(text));
         let body = self.frames.tail.len();

@@ -88,7 +88,14 @@ impl ClientTls {
         let config = match &self.identity {
             Some((cert, key_path)) => builder
                 .with_client_auth_cert(certificates("client_cert", cert)?, key("client_cert", key_path)?)
-                .map_err(|error| Error::option("client_cert: certificate and key don't fit").with_source(error))?,
+                .map_err(|error| {
+                    Error::option(format!(
+                        "client_cert: the key in {} does not fit the certificate in {}",
+                        key_path.display(),
+                        cert.display()
+                    ))
+                    .with_source(error)
+                })?,
             None => builder.with_no_client_auth(),
         };
         Ok(Arc::new(config))

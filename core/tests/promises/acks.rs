@@ -233,3 +233,36 @@ async fn a_ping_is_answered_or_times_out() {
     assert_eq!(err(ping.await.unwrap()).code(), "ack_timeout");
     assert_eq!(began.elapsed(), 10 * SEC);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_race_the_end_of_their_connection_have_one_outcome_each() {
+    const RACES: usize = 500;
+    const CALLS: usize = 20;
+    let server = Server::builder().build().unwrap();
+    let outcomes = Log::new();
+    let mut racers = Vec::new();
+    for race in 0..RACES {
+        let (peer, conn) = Peer::join(&server).await;
+        let (caller, log) = (conn.clone(), outcomes.clone());
+        racers.push(tokio::spawn(async move {
+            for _ in 0..CALLS {
+                let told = log.clone();
+                let waiter = Waiter::call(move |outcome: Result<etp_ws::Payload, Error>| told.push(err(outcome).code()));
+                if let Err(error) = caller.emit_with_ack_to("q", b"", true, None, waiter) {
+                    log.push(error.code());
+                }
+            }
+        }));
+        if race % 2 == 0 {
+            conn.close();
+        }
+        drop(peer);
+    }
+    for racer in racers {
+        racer.await.unwrap();
+    }
+    let told = outcomes.until(RACES * CALLS).await;
+    assert!(told.iter().all(|code| *code == "connection_closed"));
+    server.shutdown().await;
+    assert_eq!(outcomes.len(), RACES * CALLS);
+}

@@ -69,9 +69,12 @@ async fn on_connect_may_ask_the_peer_before_events_are_handled() {
     assert_eq!(order.until(2).await, ["ann", "event"]);
 }
 
+/// Gives a server one of the callbacks that fail.
+type Way = fn(ServerBuilder) -> ServerBuilder;
+
 #[tokio::test(start_paused = true)]
 async fn a_failing_on_connect_closes_with_1011_and_is_told() {
-    let ways: [(&str, fn(ServerBuilder) -> ServerBuilder); 4] = [
+    let ways: [(&str, Way); 4] = [
         ("refused", |server| server.on_connect(|_: Conn| Err::<(), _>("refused"))),
         ("panicked", |server| server.on_connect(|_: Conn| -> () { panic!("panicked at once") })),
         ("later", |server| {
@@ -237,7 +240,7 @@ async fn answer(server: &Server) -> u16 {
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_on_upgrade_answers_500() {
-    let ways: [fn(ServerBuilder) -> ServerBuilder; 4] = [
+    let ways: [Way; 4] = [
         |server| {
             server.on_upgrade(|_: Request| {
                 let _: u8 = "secret".parse()?;
@@ -260,7 +263,6 @@ async fn a_failing_on_upgrade_answers_500() {
         assert_eq!(answer(&server).await, 500);
         assert_eq!(codes(&log), ["handshake_failed"]);
         assert_eq!((server.conns().len(), server.stats().handshakes_failed), (0, 1));
-        // The place it held is free again.
     }
 }
 

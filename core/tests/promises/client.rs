@@ -90,7 +90,7 @@ async fn it_comes_back_after_everything_but_1008_and_a_kick_with_a_reason() {
         site.conn(1).await.close_with(code, reason).unwrap();
         let why = gone.until(1).await.remove(0);
         assert_eq!((why.code, &*why.reason, why.will_reconnect), (code, reason, back), "{code} {reason:?}");
-        assert_eq!(why.clean, true);
+        assert!(why.clean);
         if back {
             site.conn(2).await;
             assert!(began.elapsed() <= SEC / 2, "the first wait is half a second at most");

@@ -305,35 +305,60 @@ async fn a_connection_with_none_in_flight_starts_one_past_max_inflight_total() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sixty_five_thousand_handlers_run_at_once_on_a_server_by_default() {
+    let (server, started, _gate) = working();
+    let server = server.build().unwrap();
+    let mut peers = Vec::new();
+    for _ in 0..256 {
+        let (mut peer, _) = Peer::join(&server).await;
+        for _ in 0..256 {
+            peer.send("work||0||").await;
+        }
+        peers.push(peer);
+    }
+    settle().await;
+    assert_eq!(started.len(), 65_536);
+    let (mut late, _) = Peer::join(&server).await;
+    late.send("work||0||").await;
+    late.send("work||0||").await;
+    settle().await;
+    assert_eq!((started.len(), server.stats().handlers_in_flight), (65_537, 65_537));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_place_that_a_dead_connection_stood_in_line_for_goes_to_the_next() {
     let started = Log::new();
     let log = started.clone();
-    let (let_ann, held) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let gates = (let_ann.clone(), held.clone());
+    let (free, held) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let gates = (free.clone(), held.clone());
     let server = Server::builder()
-        .max_inflight_total(2)
+        .max_inflight_total(3)
         .on("work", async move |_: Conn, what: String| {
-            let gate = if what == "ann1" { gates.0 } else { gates.1 };
+            let gate = if what.ends_with('1') { gates.0 } else { gates.1 };
             log.push(what);
             gate.acquire().await.expect("the gate is never closed").forget();
         })
         .build()
         .unwrap();
+    let (mut cy, _) = Peer::join(&server).await;
     let (mut ann, at_ann) = Peer::join(&server).await;
     let (mut bob, _) = Peer::join(&server).await;
-    for n in 1..=2 {
-        ann.send(format!("work||0||ann{n}")).await;
-        bob.send(format!("work||0||bob{n}")).await;
+    // The first waiter at the gate is the first to be let through.
+    cy.send("work||0||cy1").await;
+    settle().await;
+    for what in ["2", "3"] {
+        ann.send(format!("work||0||ann{what}")).await;
+        bob.send(format!("work||0||bob{what}")).await;
         settle().await;
     }
-    assert_eq!(started.all(), ["ann1", "bob1"]);
+    assert_eq!(started.all(), ["cy1", "ann2", "bob2"]);
     at_ann.close();
     drop(ann);
     settle().await;
-    assert_eq!(server.conns().len(), 1);
-    let_ann.add_permits(1);
+    assert_eq!((server.conns().len(), server.stats().handlers_in_flight), (2, 3));
+    free.add_permits(1);
     settle().await;
-    assert_eq!(started.all(), ["ann1", "bob1", "bob2"]);
+    assert_eq!(started.all(), ["cy1", "ann2", "bob2", "bob3"]);
 }
 
 #[tokio::test(start_paused = true)]

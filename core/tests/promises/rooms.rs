@@ -55,30 +55,20 @@ async fn a_broadcast_reaches_everybody_in_a_union_of_rooms_once_except_those_lef
 #[tokio::test(start_paused = true)]
 async fn who_left_or_was_put_out_is_not_reached() {
     let server = Server::builder().build().unwrap();
-    let (_peers, conns): (Vec<_>, Vec<_>) = (Peer::join(&server).await, Peer::join(&server).await).into_iter_pair();
-    for conn in &conns {
+    let (_first, ann) = Peer::join(&server).await;
+    let (_second, bob) = Peer::join(&server).await;
+    for conn in [&ann, &bob] {
         conn.join("a");
         conn.join("b");
     }
     assert_eq!((server.member_count("a"), server.members("a").len()), (2, 2));
-    conns[0].leave("a");
-    assert_eq!(conns[0].rooms(), ["b"]);
+    ann.leave("a");
+    assert_eq!(ann.rooms(), ["b"]);
     assert_eq!(server.to("a").emit("e", ()).unwrap().count(), 1);
     server.clear_room("b");
     assert_eq!(server.to("b").emit("e", ()).unwrap().count(), 0);
-    assert_eq!((conns[0].rooms(), conns[1].rooms()), (vec![], vec!["a".to_owned()]));
+    assert_eq!((ann.rooms(), bob.rooms()), (vec![], vec!["a".to_owned()]));
     assert_eq!(server.rooms(), ["a"]);
-}
-
-trait IntoPair<A, B> {
-    fn into_iter_pair(self) -> (Vec<A>, Vec<B>);
-}
-
-impl<A, B> IntoPair<A, B> for ((A, B), (A, B)) {
-    fn into_iter_pair(self) -> (Vec<A>, Vec<B>) {
-        let ((a, b), (c, d)) = self;
-        (vec![a, c], vec![b, d])
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,7 +45,7 @@ async fn what_is_no_handshake_is_told_what_is_wrong() {
         (handshake("GET /ws/ HTTP/1.1", &[]), 404),
         (handshake("POST / HTTP/1.1", &[]), 404),
         (handshake("POST /ws HTTP/1.1", &[]), 405),
-        (handshake("HEAD /ws HTTP/1.1", &[]), 405),
+        (handshake("PUT /ws HTTP/1.1", &[]), 405),
         ("GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n".into(), 426),
         (handshake("GET /ws HTTP/1.0", &[]), 426),
         (upgrade(&["Upgrade: h2c"]), 426),

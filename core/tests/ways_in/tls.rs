@@ -28,7 +28,8 @@ impl Pki {
     fn new() -> Self {
         let dir = Dir::new();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, "a CA of the tests");
+        // A name of its own, too: certificates are matched by name first.
+        params.distinguished_name.push(DnType::CommonName, format!("a CA in {}", dir.path("").display()));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();

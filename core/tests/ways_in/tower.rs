@@ -107,7 +107,7 @@ async fn rejections_come_through() {
         assert_eq!(errors.next().await.status(), Some(401));
 
         let answer = ask(&address, &handshake("GET /ws?fail HTTP/1.1", &[])).await;
-        assert_eq!((answer.status, answer.body.trim()), (500, "internal error"));
+        assert_eq!((answer.status, answer.body.trim()), (500, "Internal Server Error"));
         says(&errors.next().await, &["the database is away"]);
 
         let answer = ask(&address, "GET /ws HTTP/1.1\r\nHost: x\r\n\r\n").await;

@@ -133,6 +133,8 @@ async fn close_codes_travel_both_ways() {
     // Ours.
     let (ours, mut peer) = pair().await;
     let conn = server.accept_websocket(request(), ours).await.unwrap();
+    peer.send(Message::text("echo||1||x")).await.unwrap();
+    assert_eq!(next(&mut peer).await, Message::text("__ack_echo||1||x"));
     conn.emit("last", "word").unwrap();
     conn.close_with(4001, "bye").unwrap();
     assert_eq!(next(&mut peer).await, Message::text("last||0||word"));
@@ -199,7 +201,7 @@ async fn a_protocol_error_closes_with_its_code() {
         let ours = WebSocketStream::from_raw_socket(a, Role::Server, None).await;
         server.accept_websocket(request(), ours).await.unwrap();
         let mut peer = crate::support::Peer::new(b);
-        peer.send([bytes, b"\x80"].concat()).await;
+        peer.send([bytes, &[0x80, 0, 0, 0, 0, 0]].concat()).await;
         match peer.next().await {
             crate::support::Message::Close(sent, _) => assert_eq!(sent, code, "{bytes:x?}"),
             other => panic!("{bytes:x?}: {other:?}"),

@@ -1,14 +1,15 @@
 //! How a connection ends: when both directions are done with, what its end is called, and who is told.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 
 use super::{PeerEnd, Stage, State};
-use crate::conn::{By, Phase};
+use crate::conn::{By, Phase, panicked};
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::net::outbox::Writing;
@@ -59,6 +60,7 @@ impl State {
             )));
             self.waiting.clear();
         }
+        conn.inner().starved.store(false, Ordering::SeqCst);
         if connect_ended {
             conn.call_disconnect(disconnect);
         }
@@ -113,7 +115,9 @@ impl State {
         let rest = async move {
             let all = async {
                 if let Some(future) = connecting {
-                    future.await;
+                    if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
+                        conn.report(panicked("on_connect", &*panic));
+                    }
                 }
                 let mut handlers = handlers.map(|handlers| *handlers).unwrap_or_default();
                 while let Some(error) = handlers.next().await {

@@ -1,0 +1,386 @@
+//! What the rest of the crate does to a connection, from any thread: append, end, count.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use crate::disconnect::Disconnect;
+use crate::error::{Error, ErrorKind};
+use crate::handler::Waiter;
+use crate::net::outbox::{Encoded, Heading, Kind};
+use crate::net::wire;
+use crate::payload::Payload;
+use crate::protocol::{Time, frame};
+use crate::websocket::{Opcode, close_payload, is_sendable_close_code};
+
+use super::Conn;
+use super::shared::{By, Close, Lost, Phase, PingWait, Shared};
+
+impl Conn {
+    pub(crate) fn report(&self, error: Error) {
+        self.hub().report(Some(self), error);
+    }
+
+    /// Appends a message; the limits of its kind decide.
+    pub(crate) fn push(&self, kind: Kind, heading: Heading<'_>, payload: &[u8], text: bool) -> Result<(), Error> {
+        self.check_size(heading, payload.len())?;
+        let mut shared = self.0.lock();
+        shared.check_open()?;
+        self.check_room(&mut shared, kind, heading, payload.len())?;
+        shared.outbox.push_message(kind, heading, payload, text);
+        shared.wake();
+        drop(shared);
+        wire::sent(self, heading, payload);
+        Ok(())
+    }
+
+    /// Sends a message back as it came, under the limits of a reply.
+    #[cfg(feature = "echo-for-conformance")]
+    pub(crate) fn push_echo(&self, message: &[u8], text: bool) {
+        let mut shared = self.0.lock();
+        if shared.phase != Phase::Open {
+            return;
+        }
+        if shared.outbox.queued() + message.len() > self.hub().limits.max_outbox.saturating_mul(4) {
+            shared.overrun = true;
+        } else {
+            shared.outbox.push_bare(Kind::Reply, message, text);
+        }
+        shared.wake();
+    }
+
+    pub(crate) fn push_event(&self, name: &str, payload: &[u8], text: bool) -> Result<(), Error> {
+        check_name(name)?;
+        self.push(Kind::Emit, Heading::Event { name, ack_id: 0 }, payload, text)
+    }
+
+    pub(crate) fn push_acked(
+        &self,
+        name: &str,
+        payload: &[u8],
+        text: bool,
+        timeout: Duration,
+        waiter: Waiter<Payload>,
+    ) -> Result<u64, Error> {
+        let deadline = self.hub().now().after(timeout);
+        self.push_acked_until(name, payload, text, deadline, waiter)
+            .map_err(|(error, _)| error)
+    }
+
+    pub(crate) fn push_acked_until(
+        &self,
+        name: &str,
+        payload: &[u8],
+        text: bool,
+        deadline: Time,
+        waiter: Waiter<Payload>,
+    ) -> Result<u64, (Error, Waiter<Payload>)> {
+        let heading = |ack_id| Heading::Event { name, ack_id };
+        if let Err(error) = check_name(name) {
+            return Err((error, waiter));
+        }
+        let mut shared = self.0.lock();
+        let checked = match shared.phase {
+            Phase::Open => self
+                .check_size(heading(shared.session.next_ack_id()), payload.len())
+                .and_then(|()| self.check_room(&mut shared, Kind::Emit, heading(u64::MAX >> 1), payload.len())),
+            _ => Err(shared.closed_error()),
+        };
+        if let Err(error) = checked {
+            return Err((error, waiter));
+        }
+        match shared.session.register(name, deadline, waiter) {
+            Ok(ack_id) => {
+                shared.outbox.push_message(Kind::Emit, heading(ack_id), payload, text);
+                shared.wake();
+                drop(shared);
+                wire::sent(self, heading(ack_id), payload);
+                Ok(ack_id)
+            }
+            Err(waiter) => {
+                let error = Error::new(
+                    ErrorKind::TooManyAcks,
+                    format!(
+                        "{} acknowledgments are awaited already (max_pending_acks)",
+                        self.hub().limits.max_pending_acks
+                    ),
+                );
+                Err((error, waiter))
+            }
+        }
+    }
+
+    pub(crate) fn forget_ack(&self, ack_id: u64) {
+        let waiter = self.0.lock().session.cancel(ack_id);
+        drop(waiter);
+    }
+
+    pub(crate) fn push_ping(&self, waiter: Waiter<Duration>) {
+        let deadline = self.hub().now().after(self.hub().limits.ping_timeout);
+        let mut shared = self.0.lock();
+        if shared.phase != Phase::Open {
+            let error = shared.closed_error();
+            drop(shared);
+            return waiter.done(Err(error));
+        }
+        let id = shared.next_ping;
+        shared.next_ping += 1;
+        shared.outbox.push_control(Opcode::Ping, &id.to_be_bytes());
+        shared.pings.push_back(PingWait {
+            id,
+            sent: Instant::now(),
+            deadline,
+            waiter,
+        });
+        shared.wake();
+    }
+
+    pub(crate) fn push_drain(&self, waiter: Waiter<()>) {
+        let mut shared = self.0.lock();
+        if let Err(error) = shared.check_open() {
+            drop(shared);
+            return waiter.done(Err(error));
+        }
+        if shared.outbox.queued() <= self.hub().limits.max_outbox / 2 {
+            drop(shared);
+            return waiter.done(Ok(()));
+        }
+        shared.drains.push(waiter);
+    }
+
+    /// Appends a room's message; false if the connection can't take it.
+    pub(crate) fn push_encoded(&self, encoded: &Encoded) -> bool {
+        let mut shared = self.0.lock();
+        if !matches!(shared.phase, Phase::Open | Phase::Draining) || shared.overrun {
+            return false;
+        }
+        if shared.outbox.queued() + encoded.len() > self.hub().limits.max_outbox.saturating_mul(4) {
+            shared.overrun = true;
+            shared.wake();
+            return false;
+        }
+        shared.outbox.push_encoded(encoded);
+        shared.wake();
+        true
+    }
+
+    fn check_size(&self, heading: Heading<'_>, payload: usize) -> Result<(), Error> {
+        let most = self.hub().limits.max_message_size;
+        let len = heading.frame_len(payload);
+        if len <= most {
+            return Ok(());
+        }
+        Err(too_large(heading, len, most))
+    }
+
+    fn check_room(&self, shared: &mut Shared, kind: Kind, heading: Heading<'_>, payload: usize) -> Result<(), Error> {
+        let most = self.hub().limits.max_outbox;
+        let queued = shared.outbox.queued();
+        let len = heading.frame_len(payload);
+        match kind {
+            Kind::Emit if queued > 0 && queued + len > most => Err(Error::new(
+                ErrorKind::OutboxFull,
+                format!("{queued} bytes are queued already (max_outbox is {most}); await drain()"),
+            )),
+            Kind::Reply | Kind::Room if queued + len > most.saturating_mul(4) => {
+                shared.overrun = true;
+                shared.wake();
+                Err(shared.closed_error())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn leave_open(&self, shared: &mut Shared, phase: Phase) {
+        shared.phase = phase;
+        self.0.open.store(false, Ordering::Relaxed);
+    }
+
+    /// Begins the closing handshake, unless it has begun.
+    pub(crate) fn begin_close(&self, code: u16, reason: &str, by: By) {
+        let mut shared = self.0.lock();
+        if !matches!(shared.phase, Phase::Open | Phase::Draining) {
+            return;
+        }
+        let payload = if code == 1005 { Vec::new() } else { close_payload(code, reason) };
+        shared.outbox.push_control(Opcode::Close, &payload);
+        self.leave_open(&mut shared, Phase::Closing);
+        shared.close = Some(Close {
+            code,
+            reason: reason.to_owned(),
+            by,
+        });
+        let lost = shared.lose();
+        shared.wake();
+        drop(shared);
+        self.closing_began();
+        lost.tell();
+    }
+
+    /// The peer has gone without a close frame: what is pending ends at once.
+    pub(crate) fn lost(&self) {
+        let mut shared = self.0.lock();
+        if !matches!(shared.phase, Phase::Open | Phase::Draining) {
+            return;
+        }
+        self.leave_open(&mut shared, Phase::Closing);
+        let lost = shared.lose();
+        drop(shared);
+        self.closing_began();
+        lost.tell();
+    }
+
+    /// The server shuts down: what is pending ends, received events are dropped from now on.
+    pub(crate) fn begin_drain(&self) {
+        let mut shared = self.0.lock();
+        if shared.phase != Phase::Open {
+            return;
+        }
+        self.leave_open(&mut shared, Phase::Draining);
+        let lost = shared.lose();
+        shared.wake();
+        drop(shared);
+        self.closing_began();
+        lost.tell();
+    }
+
+    pub(crate) fn drop_handlers(&self) {
+        let mut shared = self.0.lock();
+        shared.drop_handlers = true;
+        shared.wake();
+    }
+
+    pub(crate) fn cut(&self) {
+        let mut shared = self.0.lock();
+        shared.cut = true;
+        shared.wake();
+    }
+
+    pub(crate) fn closing_began(&self) {
+        if let Some(token) = self.0.closed.get() {
+            token.cancel();
+        }
+    }
+
+    /// A ticket was completed, failed or dropped.
+    pub(crate) fn handler_ended(&self) {
+        let inner = self.inner();
+        inner.inflight.fetch_sub(1, Ordering::SeqCst);
+        if inner.starved.load(Ordering::SeqCst) && inner.starved.swap(false, Ordering::SeqCst) {
+            inner.lock().wake();
+        }
+        self.hub().handler_ended();
+    }
+
+    pub(crate) fn connect_done(&self, ok: bool) {
+        let mut shared = self.0.lock();
+        shared.connect_ended = true;
+        shared.connected = Some(ok);
+        shared.wake();
+        let ended = shared.ended.clone();
+        drop(shared);
+        if let Some(disconnect) = ended {
+            self.call_disconnect(disconnect);
+        }
+    }
+
+    /// The link has ended. Answers those to tell, and whether `on_disconnect` is due now rather than when `on_connect` ends.
+    pub(crate) fn end(&self, disconnect: &Disconnect) -> (Lost, bool) {
+        let mut shared = self.0.lock();
+        self.leave_open(&mut shared, Phase::Ended);
+        shared.ended = Some(disconnect.clone());
+        let connect_ended = shared.connect_ended;
+        (shared.lose(), connect_ended)
+    }
+
+    pub(crate) fn keep_rooms(&self, rooms: Vec<Arc<str>>) {
+        // A connection ends once.
+        let _ = self.0.last_rooms.set(rooms);
+    }
+
+    pub(crate) fn call_disconnect(&self, disconnect: Disconnect) {
+        let hub = self.hub();
+        let call = std::panic::AssertUnwindSafe(|| hub.handler.disconnect(self, disconnect));
+        match std::panic::catch_unwind(call) {
+            Ok(None) => {}
+            Ok(Some(future)) => {
+                let conn = self.clone();
+                hub.spawn(async move {
+                    if let Err(panic) = std::panic::AssertUnwindSafe(future).catch_unwind().await {
+                        conn.report(panicked("on_disconnect", &*panic));
+                    }
+                });
+            }
+            Err(panic) => self.report(panicked("on_disconnect", &*panic)),
+        }
+    }
+
+    /// Bytes that a direct emit may still add to the outbox.
+    pub(crate) fn room(&self) -> usize {
+        let queued = self.0.lock().outbox.queued();
+        if queued == 0 {
+            return usize::MAX;
+        }
+        self.hub().limits.max_outbox.saturating_sub(queued)
+    }
+
+    /// Acknowledgments pending and bytes queued.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let shared = self.0.lock();
+        (shared.session.pending(), shared.outbox.queued())
+    }
+}
+
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
+    frame::check_name(name).map_err(|defect| {
+        // A name may be as long as a message: quote its beginning only.
+        let shown: String = name.chars().take(64).collect();
+        Error::new(ErrorKind::InvalidEvent, format!("{shown:?}: {defect}"))
+    })
+}
+
+pub(crate) fn check_close(code: u16, reason: &str) -> Result<(), Error> {
+    if !is_sendable_close_code(code) {
+        return Err(Error::option(format!(
+            "close code {code} can't be sent; use 1000, or 3000 to 4999 for codes of your own"
+        )));
+    }
+    if reason.len() > 123 {
+        return Err(Error::option(format!(
+            "the close reason is {} bytes long; it can be 123",
+            reason.len()
+        )));
+    }
+    Ok(())
+}
+
+pub(crate) fn too_large(heading: Heading<'_>, len: usize, most: usize) -> Error {
+    let (what, name) = match heading {
+        Heading::Event { name, .. } => ("event", name),
+        Heading::Reply { name, .. } => ("the reply to event", name),
+    };
+    Error::new(
+        ErrorKind::MessageTooLarge,
+        format!("{what} {name:?} is {len} bytes long, max_message_size is {most}"),
+    )
+}
+
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        return (*text).to_owned();
+    }
+    match panic.downcast_ref::<String>() {
+        Some(text) => text.clone(),
+        None => "a value that is not text".to_owned(),
+    }
+}
+
+pub(crate) fn panicked(what: &str, panic: &(dyn std::any::Any + Send)) -> Error {
+    Error::new(
+        ErrorKind::HandlerFailed,
+        format!("{what} panicked: {}", panic_message(panic)),
+    )
+}
