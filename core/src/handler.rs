@@ -8,6 +8,7 @@
 //! waits for an acknowledgment.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use compact_str::CompactString;
 use tokio::sync::oneshot;
 
 use crate::upgrade::{Accept, Reject};
-use crate::conn::Conn;
+use crate::conn::{Conn, panic_message};
 use crate::disconnect::Disconnect;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::Incoming;
@@ -252,7 +253,7 @@ impl Drop for Reply {
 }
 
 /// Who is told the outcome of a call that waits: a future of this crate, or a function of a foreign dispatcher that puts it into
-/// its own batches. The function is called without a lock, on any thread, once.
+/// its own batches. The function is called without a lock, on any thread, once; a panic of it is caught and logged.
 pub struct Waiter<T>(Who<T>);
 
 enum Who<T> {
@@ -275,7 +276,12 @@ impl<T> Waiter<T> {
         match self.0 {
             // Whoever waited has given up.
             Who::Future(sender) => drop(sender.send(outcome)),
-            Who::Call(f) => f(outcome),
+            Who::Call(f) => {
+                // It may run in the midst of a connection's end: others wait behind it.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| f(outcome))) {
+                    tracing::error!(target: "etp_ws", "a waiter panicked: {}", panic_message(&*panic));
+                }
+            }
         }
     }
 }

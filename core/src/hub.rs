@@ -117,6 +117,17 @@ impl Hub {
         }
     }
 
+    /// Polls a future inside the runtime, wherever it is awaited: sockets and timers belong to the one that they are made in.
+    pub(crate) async fn within<T>(&self, future: impl Future<Output = T>) -> Result<T, Error> {
+        let runtime = self.runtime()?;
+        let mut future = std::pin::pin!(future);
+        let inside = std::future::poll_fn(|cx| {
+            let _on = runtime.enter();
+            future.as_mut().poll(cx)
+        });
+        Ok(inside.await)
+    }
+
     /// Gives a callback or handler a task of its own, which a shutdown waits for.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         // Where there is a connection or a dial, there is a runtime.
@@ -148,7 +159,10 @@ impl Hub {
 
     /// Ends every connection: handlers get four fifths of the time, then are dropped; at its end connections are cut.
     pub(crate) async fn shutdown(&self, timeout: Duration) {
-        self.end_all(timeout).await;
+        // Without a runtime there never was a connection to end.
+        if self.within(self.end_all(timeout)).await.is_err() {
+            self.stopping.cancel();
+        }
         self.down.cancel();
     }
 
@@ -229,17 +243,24 @@ impl Hub {
         if !self.any_blocked.load(Ordering::SeqCst) {
             return;
         }
+        // A connection's last handle must not be dropped under the lock: it holds the application's data.
+        let mut skipped = Vec::new();
         let next = {
             let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
-            // One that has nothing to start any more, or has ended, must not keep the place from the next.
-            let waits = |inner: &Arc<Inner>| {
+            let next = loop {
+                let Some(front) = blocked.pop_front() else { break None };
+                let Some(inner) = front.upgrade() else { continue };
                 inner.blocked.store(false, Ordering::SeqCst);
-                inner.starved.load(Ordering::SeqCst)
+                // One that has nothing to start any more, or has ended, must not keep the place from the next.
+                if inner.starved.load(Ordering::SeqCst) {
+                    break Some(inner);
+                }
+                skipped.push(inner);
             };
-            let next = std::iter::from_fn(|| blocked.pop_front()).find_map(|conn| conn.upgrade().filter(waits));
             self.any_blocked.store(!blocked.is_empty(), Ordering::SeqCst);
             next
         };
+        drop(skipped);
         if let Some(inner) = next {
             inner.unblock();
         }

@@ -121,25 +121,18 @@ impl Server {
             return Err(wrong());
         }
         let failed = |error| Error::new(ErrorKind::ListenFailed, format!("can't listen on {text}")).with_source(error);
-        let runtime = self.inner.hub.runtime()?.clone();
-        let addrs = match text.parse::<SocketAddr>() {
-            Ok(addr) => vec![addr],
-            Err(_) => {
-                let name = text.to_owned();
-                let looked_up = runtime.spawn(async move { Ok(tokio::net::lookup_host(name).await?.collect()) });
-                let looked_up = looked_up.await.unwrap_or_else(|ended| Err(io::Error::other(ended)));
-                looked_up.map_err(|error| wrong().with_source(error))?
+        let bound = self.inner.hub.within(async {
+            let addrs = tokio::net::lookup_host(text).await.map_err(|error| wrong().with_source(error))?;
+            let mut last = io::Error::other("no address found");
+            for addr in addrs {
+                match listen_on(addr) {
+                    Ok(listener) => return self.bind_listener(listener),
+                    Err(error) => last = error,
+                }
             }
-        };
-        let mut last = io::Error::other("no address found");
-        let _on = runtime.enter();
-        for addr in addrs {
-            match listen_on(addr) {
-                Ok(listener) => return self.bind_listener(listener),
-                Err(error) => last = error,
-            }
-        }
-        Err(failed(last))
+            Err(failed(last))
+        });
+        bound.await?
     }
 
     /// Serves on a listener of one's own: an inherited descriptor, special socket options.
@@ -168,21 +161,19 @@ impl Server {
         let failed = |error| {
             Error::new(ErrorKind::ListenFailed, format!("can't listen on {}", path.display())).with_source(error)
         };
-        let runtime = self.inner.hub.runtime()?.clone();
-        let bind = || {
-            let _on = runtime.enter();
-            UnixListener::bind(path)
-        };
-        let listener = match bind() {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                if !is_dead_socket(&runtime, path).await {
-                    return Err(failed(error));
+        let bound = self.inner.hub.within(async {
+            match UnixListener::bind(path) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    if !is_dead_socket(path).await {
+                        return Err(error);
+                    }
+                    std::fs::remove_file(path)?;
+                    UnixListener::bind(path)
                 }
-                std::fs::remove_file(path).map_err(failed)?;
-                bind().map_err(failed)?
+                bound => bound,
             }
-            bound => bound.map_err(failed)?,
-        };
+        });
+        let listener = bound.await?.map_err(failed)?;
         Ok(Bound {
             server: self.clone(),
             listener: Listener::Unix(listener, SocketFile::of(path)),

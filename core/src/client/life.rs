@@ -184,7 +184,8 @@ impl Inner {
             };
             dial.dial().await
         };
-        let dialled = match tokio::time::timeout(self.config.dial_timeout, attempt).await {
+        let attempt = async { tokio::time::timeout(self.config.dial_timeout, attempt).await };
+        let dialled = match self.hub.within(attempt).await? {
             Ok(dialled) => dialled?,
             Err(_) => {
                 let what = format!("{shown}no connection within dial_timeout ({:?})", self.config.dial_timeout);

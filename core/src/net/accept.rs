@@ -291,12 +291,8 @@ async fn ask(server: &Inner, request: &Request) -> Result<Accept, Box<Refusal>> 
         }
         Ok::<_, String>(answer.await)
     };
-    let decided = {
-        // The timer is the server's runtime's, wherever this is awaited.
-        let _on = server.hub.runtime().ok().map(tokio::runtime::Handle::enter);
-        tokio::time::timeout(server.options.upgrade_timeout, asking)
-    };
-    match decided.await {
+    let decided = server.hub.within(async { tokio::time::timeout(server.options.upgrade_timeout, asking).await });
+    match decided.await.map_err(Refusal::internal)? {
         Err(_) => Err(unavailable("on_upgrade took longer than upgrade_timeout")),
         Ok(Err(panic)) => Err(failed(format!("panicked: {panic}"))),
         Ok(Ok(Err(_))) => Err(failed("ended without an outcome".to_owned())),

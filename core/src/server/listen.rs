@@ -13,7 +13,6 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::Server;
@@ -39,13 +38,12 @@ pub(super) fn listen_on(addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Whether a path holds a socket that nobody listens on any more.
-pub(super) async fn is_dead_socket(runtime: &Handle, path: &Path) -> bool {
-    if !std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket()) {
-        return false;
-    }
-    let path = path.to_owned();
-    let dialled = runtime.spawn(async move { tokio::net::UnixStream::connect(path).await });
-    matches!(dialled.await, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+pub(super) async fn is_dead_socket(path: &Path) -> bool {
+    // A file that is no socket refuses as well.
+    std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+        && tokio::net::UnixStream::connect(path)
+            .await
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 /// The file of a Unix socket.
@@ -133,6 +131,11 @@ impl Bound {
     /// # Cancellation
     /// Accepting stops; open connections live on.
     pub async fn serve(self) -> Result<(), Error> {
+        let hub = self.server.inner.hub.clone();
+        hub.within(self.accept_all()).await?
+    }
+
+    async fn accept_all(self) -> Result<(), Error> {
         let Self { server, listener } = self;
         let hub = server.inner.hub.clone();
         let runtime = hub.runtime()?.clone();
@@ -169,13 +172,9 @@ impl Bound {
                     server.inner.handshake_failed(
                         Error::new(ErrorKind::HandshakeFailed, "accepting pauses").with_source(error),
                     );
-                    let pausing = {
-                        let _on = runtime.enter();
-                        tokio::time::sleep(pause)
-                    };
                     tokio::select! {
                         () = hub.stopping.cancelled() => break,
-                        () = pausing => {}
+                        () = tokio::time::sleep(pause) => {}
                     }
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
@@ -220,7 +219,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 impl Server {
-    #[cfg_attr(not(feature = "tls"), expect(clippy::unused_async, reason = "with TLS it waits"))]
     async fn handshake_tcp(self, stream: tokio::net::TcpStream, door: Door) {
         #[cfg(feature = "tls")]
         if let Some(config) = self.inner.options.tls.clone() {
@@ -299,7 +297,7 @@ impl Server {
         let slot: Arc<Mutex<Option<Granted>>> = Arc::default();
         let service = hyper::service::service_fn(|request: HttpRequest<hyper::body::Incoming>| {
             let slot = slot.clone();
-            async move {
+            Box::pin(async move {
                 let (parts, _) = request.into_parts();
                 let response = match negotiate(&self.inner, &parts, door).await {
                     Ok(mut granted) => {
@@ -315,7 +313,7 @@ impl Server {
                     }
                 };
                 Ok::<_, Infallible>(response)
-            }
+            })
         });
         let mut conn = http1::Builder::new()
             .max_buf_size(16 * 1024)

@@ -46,9 +46,9 @@ async fn without_arguments_it_closes_with_1000() {
 #[tokio::test(start_paused = true)]
 async fn close_timeout_cuts_a_peer_that_does_not_answer_or_does_not_read() {
     for fills in [false, true] {
-        for limit in [5 * SEC, 2 * SEC] {
+        for (server, limit) in [(Server::builder(), 5 * SEC), (Server::builder().close_timeout(2 * SEC), 2 * SEC)] {
             let (gone, on_disconnect) = disconnects();
-            let server = Server::builder().close_timeout(limit).on_disconnect(on_disconnect).build().unwrap();
+            let server = server.on_disconnect(on_disconnect).build().unwrap();
             let (mut peer, conn) = Peer::join(&server).await;
             if fills {
                 conn.emit("fill", "x".repeat(1_000_000)).unwrap();

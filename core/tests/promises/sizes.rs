@@ -155,6 +155,8 @@ async fn more_than_sixteen_malformed_frames_in_a_minute_close_with_1008() {
     tokio::time::sleep(20 * SEC).await;
     assert!(conn.is_open());
     peer.send("malformed").await;
+    settle().await;
+    assert!(!conn.is_open());
     assert_eq!(peer.close_frame().await, closed_with(1008, "malformed frames"));
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use etp_ws::{Client, Request, Reject, Server};
+use etp_ws::{Client, Reject, Request, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -56,7 +56,10 @@ async fn a_close_frame_behind_the_head_is_answered() {
     let (builder, mut ends) = with_ends(echo());
     let server = builder.build().unwrap();
     let (ours, theirs) = tokio::io::duplex(4096);
-    server.accept(request(&[]), theirs, [text("echo||1||x"), close(4000, "bye")].concat()).await.unwrap();
+    server
+        .accept(request(&[]), theirs, [text("echo||1||x"), close(4000, "bye")].concat())
+        .await
+        .unwrap();
     let mut peer = Peer::new(ours);
     peer.answer().await;
     assert_eq!(peer.text().await, "__ack_echo||1||x");
@@ -67,18 +70,23 @@ async fn a_close_frame_behind_the_head_is_answered() {
 
 #[tokio::test]
 async fn a_refusal_is_written_whole_and_told_to_the_caller() {
-    let (builder, mut errors) = with_errors(echo().on_upgrade(async |request: Request| match request.token() {
-        Some(_) => Ok(()),
-        None => Err(Reject::new(401).body("no token").header(
-            http::header::WWW_AUTHENTICATE,
-            http::HeaderValue::from_static("Bearer"),
-        )),
+    let (builder, mut errors) = with_errors(echo().on_upgrade(async |request: Request| {
+        match request.token() {
+            Some(_) => Ok(()),
+            None => Err(Reject::new(401)
+                .body("no token")
+                .header(http::header::WWW_AUTHENTICATE, http::HeaderValue::from_static("Bearer"))),
+        }
     }));
     let server = builder.build().unwrap();
     for (headers, status, body) in [
         (&[][..], 401, "no token\n"),
         (&[("origin", "https://evil.example")], 403, "the setting `origins`"),
-        (&[("sec-websocket-key", "second")], 400, "a WebSocket handshake has one Sec-WebSocket-Key\n"),
+        (
+            &[("sec-websocket-key", "second")],
+            400,
+            "a WebSocket handshake has one Sec-WebSocket-Key\n",
+        ),
     ] {
         let (ours, theirs) = tokio::io::duplex(4096);
         let error = server.accept(request(headers), theirs, []).await.unwrap_err();
@@ -120,7 +128,10 @@ async fn the_peer_address_is_the_one_among_the_extensions() {
     told.extensions_mut().insert(addr);
     let (_ours, theirs) = tokio::io::duplex(4096);
     server.accept(told, theirs, []).await.unwrap();
-    assert_eq!(peers.recv().await.unwrap(), (Some(addr), Some(addr.ip()), "/any/path?x=1".to_owned()));
+    assert_eq!(
+        peers.recv().await.unwrap(),
+        (Some(addr), Some(addr.ip()), "/any/path?x=1".to_owned())
+    );
     let (_ours, theirs) = tokio::io::duplex(4096);
     server.accept(request(&[]), theirs, []).await.unwrap();
     assert_eq!(peers.recv().await.unwrap(), (None, None, "/any/path?x=1".to_owned()));
@@ -131,7 +142,9 @@ async fn a_listener_of_ones_own_is_served() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let server = echo().path("/events").build().unwrap();
-    let bound = server.bind_listener(tokio::net::TcpListener::from_std(listener).unwrap()).unwrap();
+    let bound = server
+        .bind_listener(tokio::net::TcpListener::from_std(listener).unwrap())
+        .unwrap();
     let port = bound.local_addr().unwrap().port();
     assert_eq!(bound.url(), format!("ws://127.0.0.1:{port}/events"));
     let url = bound.url();
@@ -145,7 +158,15 @@ async fn a_listener_of_ones_own_is_served() {
 #[tokio::test]
 async fn an_address_that_can_not_be_is_an_option_and_one_that_is_taken_a_failure() {
     let server = echo().build().unwrap();
-    for wrong in ["", "localhost", "8080", ":8080", "127.0.0.1:http", "127.0.0.1:99999", "ws://127.0.0.1:1"] {
+    for wrong in [
+        "",
+        "localhost",
+        "8080",
+        ":8080",
+        "127.0.0.1:http",
+        "127.0.0.1:99999",
+        "ws://127.0.0.1:1",
+    ] {
         let error = server.bind(wrong).await.unwrap_err();
         assert_eq!(error.code(), "invalid_option", "{wrong}");
         says(&error, &["127.0.0.1:8080"]);

@@ -16,7 +16,10 @@ async fn scripted(answer: impl FnOnce(&str) -> Vec<u8> + Send + 'static) -> Stri
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         let head = read_head(&mut stream).await;
-        let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
+        let key = head
+            .lines()
+            .find_map(|line| line.strip_prefix("sec-websocket-key: "))
+            .unwrap();
         stream.write_all(&answer(&accept_of(key))).await.unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
     });
@@ -56,7 +59,11 @@ async fn fails(builder: ClientBuilder, url: String) -> Error {
 #[tokio::test]
 async fn a_frame_in_the_packet_of_the_answer_is_not_lost() {
     let url = scripted(|accept| {
-        let mut bytes = switching(&["Upgrade: websocket", "Connection: Upgrade", &format!("Sec-WebSocket-Accept: {accept}")]);
+        let mut bytes = switching(&[
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            &format!("Sec-WebSocket-Accept: {accept}"),
+        ]);
         bytes.extend(b"\x81\x0bnews||0||hi\x81\x0bnews||0||yo");
         bytes
     })
@@ -94,7 +101,11 @@ async fn what_a_server_emits_in_on_connect_arrives() {
 #[tokio::test]
 async fn a_close_frame_in_the_packet_of_the_answer_is_a_connection_that_was() {
     let url = scripted(|accept| {
-        let mut bytes = switching(&["Upgrade: websocket", "Connection: Upgrade", &format!("Sec-WebSocket-Accept: {accept}")]);
+        let mut bytes = switching(&[
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            &format!("Sec-WebSocket-Accept: {accept}"),
+        ]);
         bytes.extend(b"\x88\x05\x0f\xa1bye");
         bytes
     })
@@ -118,18 +129,45 @@ async fn an_answer_that_is_no_upgrade_of_ours_is_refused() {
     type Script = fn(&str) -> Vec<u8>;
     const UPGRADE: [&str; 2] = ["Upgrade: websocket", "Connection: Upgrade"];
     let rows: [(Script, &str); 7] = [
-        (|_| switching(&[UPGRADE[0], UPGRADE[1], "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="]), "Sec-WebSocket-Accept"),
-        (|_| switching(&UPGRADE), "Sec-WebSocket-Accept"),
-        (|accept| switching(&[UPGRADE[1], &format!("Sec-WebSocket-Accept: {accept}")]), "upgrade"),
-        (|accept| switching(&["Upgrade: h2c", UPGRADE[1], &format!("Sec-WebSocket-Accept: {accept}")]), "upgrade"),
         (
-            |accept| switching(&[UPGRADE[0], UPGRADE[1], &format!("Sec-WebSocket-Accept: {accept}"), "Sec-WebSocket-Protocol: etp"]),
+            |_| {
+                switching(&[
+                    UPGRADE[0],
+                    UPGRADE[1],
+                    "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+                ])
+            },
+            "Sec-WebSocket-Accept",
+        ),
+        (|_| switching(&UPGRADE), "Sec-WebSocket-Accept"),
+        (
+            |accept| switching(&[UPGRADE[1], &format!("Sec-WebSocket-Accept: {accept}")]),
+            "upgrade",
+        ),
+        (
+            |accept| switching(&["Upgrade: h2c", UPGRADE[1], &format!("Sec-WebSocket-Accept: {accept}")]),
+            "upgrade",
+        ),
+        (
+            |accept| {
+                switching(&[
+                    UPGRADE[0],
+                    UPGRADE[1],
+                    &format!("Sec-WebSocket-Accept: {accept}"),
+                    "Sec-WebSocket-Protocol: etp",
+                ])
+            },
             "subprotocol",
         ),
         (
             |accept| {
                 let accept = format!("Sec-WebSocket-Accept: {accept}");
-                switching(&[UPGRADE[0], UPGRADE[1], &accept, "Sec-WebSocket-Extensions: permessage-deflate"])
+                switching(&[
+                    UPGRADE[0],
+                    UPGRADE[1],
+                    &accept,
+                    "Sec-WebSocket-Extensions: permessage-deflate",
+                ])
             },
             "extension",
         ),
@@ -151,7 +189,11 @@ async fn a_subprotocol_that_was_offered_may_be_selected_but_never_a_token() {
             switching(&["Upgrade: WebSocket", "Connection: upgrade", &accept, &protocol])
         }
     };
-    let builder = || Client::builder().reconnect(None).header("Sec-WebSocket-Protocol", "etp, chat, etp.auth.c2VjcmV0");
+    let builder = || {
+        Client::builder()
+            .reconnect(None)
+            .header("Sec-WebSocket-Protocol", "etp, chat, etp.auth.c2VjcmV0")
+    };
     for protocol in ["etp", "chat"] {
         builder().connect(scripted(answer(protocol)).await).await.unwrap();
     }
@@ -165,17 +207,33 @@ async fn a_subprotocol_that_was_offered_may_be_selected_but_never_a_token() {
 #[tokio::test]
 async fn a_status_is_told_with_what_it_means() {
     let rows = [
-        ("301 Moved Permanently\r\nLocation: wss://elsewhere.example/?s3cret", "connect_failed", 301, "redirects are not followed"),
-        ("307 Temporary Redirect\r\nLocation: /s3cret", "connect_failed", 307, "redirects are not followed"),
+        (
+            "301 Moved Permanently\r\nLocation: wss://elsewhere.example/?s3cret",
+            "connect_failed",
+            301,
+            "redirects are not followed",
+        ),
+        (
+            "307 Temporary Redirect\r\nLocation: /s3cret",
+            "connect_failed",
+            307,
+            "redirects are not followed",
+        ),
         ("200 OK", "connect_failed", 200, "no WebSocket endpoint"),
         ("401 Unauthorized", "rejected", 401, "401"),
         ("403 Forbidden", "rejected", 403, "403"),
         ("404 Not Found", "connect_failed", 404, "404"),
         ("429 Too Many Requests\r\nRetry-After: 1", "connect_failed", 429, "429"),
-        ("503 Service Unavailable\r\nRetry-After: 1", "connect_failed", 503, "503"),
+        (
+            "503 Service Unavailable\r\nRetry-After: 1",
+            "connect_failed",
+            503,
+            "503",
+        ),
     ];
     for (answer, code, status, what) in rows {
-        let url = scripted(move |_| format!("HTTP/1.1 {answer}\r\nContent-Length: 7\r\n\r\ns3cret\n").into_bytes()).await;
+        let url =
+            scripted(move |_| format!("HTTP/1.1 {answer}\r\nContent-Length: 7\r\n\r\ns3cret\n").into_bytes()).await;
         let error = fails(Client::builder(), url).await;
         assert_eq!((error.code(), error.status()), (code, Some(status)));
         says(&error, &[what]);
@@ -213,7 +271,11 @@ async fn a_server_that_never_answers_is_given_up_at_the_dial_timeout() {
     let error = fails(Client::builder(), url.clone()).await;
     assert_eq!(error.code(), "connect_failed");
     says(&error, &["dial_timeout", "10s"]);
-    let error = fails(Client::builder().dial_timeout(Duration::from_secs(3)), url.replace("ws://", "wss://")).await;
+    let error = fails(
+        Client::builder().dial_timeout(Duration::from_secs(3)),
+        url.replace("ws://", "wss://"),
+    )
+    .await;
     says(&error, &["dial_timeout", "3s"]);
     drop(listener);
 }
@@ -265,6 +327,10 @@ async fn headers_that_can_not_be_sent_are_options_and_their_values_stay_out() {
 
 #[tokio::test]
 async fn a_name_that_leads_nowhere_is_told() {
-    let error = fails(Client::builder(), "ws://no-such-host.invalid:1/ws?token=s3cret".to_owned()).await;
+    let error = fails(
+        Client::builder(),
+        "ws://no-such-host.invalid:1/ws?token=s3cret".to_owned(),
+    )
+    .await;
     assert_eq!(error.code(), "connect_failed");
 }

@@ -55,7 +55,13 @@ async fn what_is_no_handshake_is_told_what_is_wrong() {
         (upgrade(&["Sec-WebSocket-Key: "]), 400),
         (upgrade(&["Sec-WebSocket-Key: c2hvcnQ="]), 400),
         (upgrade(&["Sec-WebSocket-Key: not base64!"]), 400),
-        (upgrade(&[&format!("Sec-WebSocket-Key: {KEY}"), &format!("Sec-WebSocket-Key: {KEY}")]), 400),
+        (
+            upgrade(&[
+                &format!("Sec-WebSocket-Key: {KEY}"),
+                &format!("Sec-WebSocket-Key: {KEY}"),
+            ]),
+            400,
+        ),
         (upgrade(&["Host: localhost", "Host: evil.example"]), 400),
         ("HELLO\r\n\r\n".into(), 400),
         (upgrade(&[&long]), 101),
@@ -171,9 +177,11 @@ async fn a_unix_socket_has_the_same_timeout() {
 
 #[tokio::test]
 async fn an_upgrade_that_takes_too_long_is_unavailable() {
-    let running = run(echo().upgrade_timeout(Duration::from_millis(1)).on_upgrade(async |_: etp_ws::Request| {
-        std::future::pending::<()>().await;
-    }))
+    let running = run(echo()
+        .upgrade_timeout(Duration::from_millis(1))
+        .on_upgrade(async |_: etp_ws::Request| {
+            std::future::pending::<()>().await;
+        }))
     .await;
     let answer = running.ask(&upgrade(&[])).await;
     assert_eq!(answer.status, 503);
@@ -218,7 +226,8 @@ async fn a_peer_that_leaves_in_the_middle_of_a_handshake_is_nobodys_harm() {
 async fn frames_in_the_packet_of_the_request_are_not_lost() {
     let running = run(echo()).await;
     let mut peer = running.dial().await;
-    peer.send([upgrade(&[]).into_bytes(), text("echo||1||a"), text("echo||2||b")].concat()).await;
+    peer.send([upgrade(&[]).into_bytes(), text("echo||1||a"), text("echo||2||b")].concat())
+        .await;
     assert_eq!(peer.answer().await.status, 101);
     assert_eq!(peer.text().await, "__ack_echo||1||a");
     assert_eq!(peer.text().await, "__ack_echo||2||b");
@@ -229,7 +238,10 @@ async fn frames_in_the_packet_of_the_request_are_not_lost() {
 #[test]
 #[ignore = "runs as a child of running_out_of_descriptors_pauses_accepting"]
 fn serve_with_few_descriptors() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let server = echo()
             .on_error(|_: Option<Conn>, error: Error| {
@@ -264,7 +276,12 @@ async fn running_out_of_descriptors_pauses_accepting_and_never_ends_it() {
             break url.to_owned();
         }
     };
-    let address = url.strip_prefix("ws://").unwrap().strip_suffix("/ws").unwrap().to_owned();
+    let address = url
+        .strip_prefix("ws://")
+        .unwrap()
+        .strip_suffix("/ws")
+        .unwrap()
+        .to_owned();
 
     let mut first = Peer::new(TcpStream::connect(&address).await.unwrap());
     first.upgrade().await;

@@ -31,7 +31,13 @@ async fn refused(running: &Running, errors: &mut Errors, request: &str) -> (Answ
 
 /// The list in the line that a refusal says to write: `origins(["https://example.org"])`.
 fn advice(body: &str, setting: &str) -> Vec<String> {
-    let line = body.split(&format!("{setting}([")).nth(1).expect(body).split("])").next().unwrap();
+    let line = body
+        .split(&format!("{setting}(["))
+        .nth(1)
+        .expect(body)
+        .split("])")
+        .next()
+        .unwrap();
     line.split(", ").map(|item| item.trim_matches('"').to_owned()).collect()
 }
 
@@ -68,7 +74,12 @@ async fn by_default_a_page_reaches_the_host_and_port_that_it_came_from() {
 #[tokio::test]
 async fn behind_nginx_and_caddy() {
     let running = public(echo()).await;
-    let caddy = ["X-Forwarded-For: 198.51.100.1", "X-Forwarded-Host: example.org", "X-Forwarded-Proto: https", "Via: 1.1 Caddy"];
+    let caddy = [
+        "X-Forwarded-For: 198.51.100.1",
+        "X-Forwarded-Host: example.org",
+        "X-Forwarded-Proto: https",
+        "Via: 1.1 Caddy",
+    ];
     let nginx = ["Connection: upgrade", "X-Real-IP: 198.51.100.1"];
     for (origin, host, proxy, status) in [
         // Caddy, and nginx with `proxy_set_header Host $host`: TLS ends in front, the Host stays, without its port.
@@ -93,41 +104,57 @@ async fn behind_nginx_and_caddy() {
 
 #[tokio::test]
 async fn an_origin_is_listed_exactly_by_wildcard_or_as_null() {
-    let running = public(echo().origins(["https://example.org", "https://*.example.com", "http://localhost:3000"])).await;
-    statuses(&running, &[
-        ("https://example.org", "backend", 101),
-        ("https://example.org:443", "backend", 101),
-        ("https://EXAMPLE.org", "backend", 101),
-        ("https://a.example.com", "backend", 101),
-        ("https://a.b.example.com", "backend", 101),
-        ("http://localhost:3000", "backend", 101),
-        ("http://example.org", "backend", 403),
-        ("https://example.org:8443", "backend", 403),
-        ("https://www.example.org", "backend", 403),
-        ("https://example.com", "backend", 403),
-        ("https://evilexample.com", "backend", 403),
-        ("https://a.example.com.evil.example", "backend", 403),
-        ("http://a.example.com", "backend", 403),
-        ("null", "backend", 403),
-        // A list takes the place of the same origin.
-        ("https://backend", "backend", 403),
-    ])
+    let running =
+        public(echo().origins(["https://example.org", "https://*.example.com", "http://localhost:3000"])).await;
+    statuses(
+        &running,
+        &[
+            ("https://example.org", "backend", 101),
+            ("https://example.org:443", "backend", 101),
+            ("https://EXAMPLE.org", "backend", 101),
+            ("https://a.example.com", "backend", 101),
+            ("https://a.b.example.com", "backend", 101),
+            ("http://localhost:3000", "backend", 101),
+            ("http://example.org", "backend", 403),
+            ("https://example.org:8443", "backend", 403),
+            ("https://www.example.org", "backend", 403),
+            ("https://example.com", "backend", 403),
+            ("https://evilexample.com", "backend", 403),
+            ("https://a.example.com.evil.example", "backend", 403),
+            ("http://a.example.com", "backend", 403),
+            ("null", "backend", 403),
+            // A list takes the place of the same origin.
+            ("https://backend", "backend", 403),
+        ],
+    )
     .await;
     running.shutdown().await;
 
     let running = public(echo().origins(["null"])).await;
-    statuses(&running, &[("null", "backend", 101), ("https://backend", "backend", 403)]).await;
+    statuses(
+        &running,
+        &[("null", "backend", 101), ("https://backend", "backend", 403)],
+    )
+    .await;
     running.shutdown().await;
 
     let running = public(echo().origins(["*"])).await;
-    statuses(&running, &[("null", "backend", 101), ("https://evil.example", "backend", 101)]).await;
+    statuses(
+        &running,
+        &[("null", "backend", 101), ("https://evil.example", "backend", 101)],
+    )
+    .await;
     running.shutdown().await;
 }
 
 #[tokio::test]
 async fn what_a_refusal_says_to_write_lets_the_page_in() {
     // First behind a proxy that keeps no Host, then one that keeps it, on the same machine.
-    for (host, origin) in [("127.0.0.1:8080", "https://example.org"), ("example.org", "https://example.org"), ("[2001:db8::1]:9", "http://[2001:db8::1]:9")] {
+    for (host, origin) in [
+        ("127.0.0.1:8080", "https://example.org"),
+        ("example.org", "https://example.org"),
+        ("[2001:db8::1]:9", "http://[2001:db8::1]:9"),
+    ] {
         let request = page(origin, host, &[]);
         let (mut origins, mut hosts) = (None, None);
         loop {
@@ -171,24 +198,30 @@ async fn a_page_reaches_a_loopback_listener_under_loopback_names_alone() {
     let (answer, _) = refused(&running, &mut errors, &rebound).await;
     assert!(answer.body.contains("the setting `hosts`"), "{}", answer.body);
     assert_eq!(advice(&answer.body, "hosts"), ["rebound.example"]);
-    statuses(&running, &[
-        ("https://any.example", "localhost", 101),
-        ("https://any.example", "127.0.0.1:1", 101),
-        ("https://any.example", "[::1]:1", 101),
-        ("https://any.example", "localhost.evil.example", 403),
-        ("https://any.example", "127.0.0.2", 403),
-    ])
+    statuses(
+        &running,
+        &[
+            ("https://any.example", "localhost", 101),
+            ("https://any.example", "127.0.0.1:1", 101),
+            ("https://any.example", "[::1]:1", 101),
+            ("https://any.example", "localhost.evil.example", 403),
+            ("https://any.example", "127.0.0.2", 403),
+        ],
+    )
     .await;
     // Without an Origin no page is asking.
     assert_eq!(running.ask(&upgrade(&["Host: rebound.example"])).await.status, 101);
     running.shutdown().await;
 
     let running = run(echo().origins(["*"]).hosts(["example.org"])).await;
-    statuses(&running, &[
-        ("https://any.example", "example.org", 101),
-        ("https://any.example", "EXAMPLE.org:443", 101),
-        ("https://any.example", "localhost", 403),
-    ])
+    statuses(
+        &running,
+        &[
+            ("https://any.example", "example.org", 101),
+            ("https://any.example", "EXAMPLE.org:443", 101),
+            ("https://any.example", "localhost", 403),
+        ],
+    )
     .await;
     running.shutdown().await;
 
@@ -200,14 +233,20 @@ async fn a_page_reaches_a_loopback_listener_under_loopback_names_alone() {
 #[tokio::test]
 async fn the_rule_for_hosts_is_for_our_own_loopback_listener() {
     let running = public(echo()).await;
-    statuses(&running, &[("http://rebound.example:8080", "rebound.example:8080", 101)]).await;
+    statuses(
+        &running,
+        &[("http://rebound.example:8080", "rebound.example:8080", 101)],
+    )
+    .await;
     running.shutdown().await;
 
     // Adopted streams: the host server decides who reaches it.
     let server = echo().build().unwrap();
     let (_ours, theirs) = tokio::io::duplex(4096);
     let mut request = crate::adopted::request(&[("origin", "http://rebound.example")]);
-    request.headers_mut().insert("host", http::HeaderValue::from_static("rebound.example"));
+    request
+        .headers_mut()
+        .insert("host", http::HeaderValue::from_static("rebound.example"));
     server.accept(request, theirs, []).await.unwrap();
 }
 

@@ -34,7 +34,10 @@ async fn a_token_comes_in_a_header_or_among_the_subprotocols() {
         (&["Authorization: Bearer"], None),
         (&[&browser], Some(TOKEN)),
         // In lines of their own, and padded by a client that pads.
-        (&["Sec-WebSocket-Protocol: etp", "Sec-WebSocket-Protocol: etp.auth.YWI="], Some("ab")),
+        (
+            &["Sec-WebSocket-Protocol: etp", "Sec-WebSocket-Protocol: etp.auth.YWI="],
+            Some("ab"),
+        ),
         (&["Sec-WebSocket-Protocol: etp, etp.auth.!!!"], None),
         // The header counts where both are there.
         (&["Authorization: Bearer abc", &browser], Some("abc")),
@@ -60,7 +63,9 @@ async fn etp_is_selected_where_it_was_offered_and_a_token_is_never_echoed() {
         ("chat".to_owned(), None),
         ("ETP".to_owned(), None),
     ] {
-        let answer = running.ask(&upgrade(&[&format!("Sec-WebSocket-Protocol: {offer}")])).await;
+        let answer = running
+            .ask(&upgrade(&[&format!("Sec-WebSocket-Protocol: {offer}")]))
+            .await;
         assert_eq!(answer.status, 101);
         assert_eq!(answer.header("sec-websocket-protocol"), selected, "{offer}");
         assert!(!answer.whole().contains("etp.auth"), "{}", answer.whole());
@@ -89,7 +94,10 @@ async fn a_client_of_ours_sends_its_token_in_a_header() {
     assert_eq!(request.header("COOKIE"), Some("a=b"));
     assert_eq!(request.header("origin"), None);
     assert_eq!(request.header("host"), Some(&*running.address));
-    assert_eq!((request.path(), request.query(), request.uri()), ("/ws", Some("room=7"), "/ws?room=7"));
+    assert_eq!(
+        (request.path(), request.query(), request.uri()),
+        ("/ws", Some("room=7"), "/ws?room=7")
+    );
     assert_eq!(request.method(), "GET");
     let own = client.conn().unwrap();
     assert_eq!(own.request().header("x-tenant"), Some("blue"));
@@ -100,7 +108,11 @@ async fn a_client_of_ours_sends_its_token_in_a_header() {
 async fn an_auth_function_is_asked_at_the_dial_and_its_failure_is_told() {
     let (builder, mut requests) = asking(echo());
     let running = run(builder).await;
-    let client = Client::builder().auth_fn(async || Ok::<_, std::io::Error>("fresh".to_owned())).connect(&running.url).await.unwrap();
+    let client = Client::builder()
+        .auth_fn(async || Ok::<_, std::io::Error>("fresh".to_owned()))
+        .connect(&running.url)
+        .await
+        .unwrap();
     assert_eq!(requests.recv().await.unwrap().token().as_deref(), Some("fresh"));
     client.close().await;
     let error = Client::builder()
@@ -141,7 +153,10 @@ async fn the_client_behind_trusted_proxies_is_the_last_address_that_is_none_of_t
         (&["X-Forwarded-For: 198.51.100.1, 10.1.2.3"], "198.51.100.1"),
         // What the client itself wrote stands in front and is not believed.
         (&["X-Forwarded-For: 1.1.1.1, 198.51.100.1, 10.1.2.3"], "198.51.100.1"),
-        (&["X-Forwarded-For: 1.1.1.1", "X-Forwarded-For: 198.51.100.1"], "198.51.100.1"),
+        (
+            &["X-Forwarded-For: 1.1.1.1", "X-Forwarded-For: 198.51.100.1"],
+            "198.51.100.1",
+        ),
         (&["X-Forwarded-For: 127.0.0.1, 198.51.100.1"], "198.51.100.1"),
         (&["X-Forwarded-For: nonsense, 10.1.2.3"], "10.1.2.3"),
         (&["X-Forwarded-For: nonsense"], "127.0.0.1"),
@@ -184,7 +199,12 @@ async fn nothing_that_is_printed_for_debugging_holds_a_secret() {
     let request = requests.recv().await.unwrap();
     let conn = conns.recv().await.unwrap();
     let own = client.conn().unwrap();
-    let printed = format!("{request:?} {request:#?} {conn:?} {:?} {own:?} {:?} {client:?} {:?}", conn.request(), own.request(), running.server);
+    let printed = format!(
+        "{request:?} {request:#?} {conn:?} {:?} {own:?} {:?} {client:?} {:?}",
+        conn.request(),
+        own.request(),
+        running.server
+    );
     assert!(!printed.contains("s3cret"), "{printed}");
     let carried = token_protocols("s3cret-protocol");
     assert!(!printed.contains(carried.strip_prefix("etp, ").unwrap()), "{printed}");

@@ -118,7 +118,16 @@ pub(crate) fn handshake(first: &str, lines: &[&str]) -> String {
 pub(crate) fn frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let key = [9, 8, 7, 6];
     let mut bytes = Vec::new();
-    write_head(&mut bytes, &FrameHead { fin, rsv1: false, opcode, mask: Some(key), len: payload.len() });
+    write_head(
+        &mut bytes,
+        &FrameHead {
+            fin,
+            rsv1: false,
+            opcode,
+            mask: Some(key),
+            len: payload.len(),
+        },
+    );
     let at = bytes.len();
     bytes.extend_from_slice(payload);
     mask(key, 0, &mut bytes[at..]);
@@ -144,7 +153,9 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        self.head
+            .iter()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
     pub(crate) fn whole(&self) -> String {
@@ -155,7 +166,10 @@ impl Answer {
 /// One message from a server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message {
-    Data { binary: bool, bytes: Vec<u8> },
+    Data {
+        binary: bool,
+        bytes: Vec<u8>,
+    },
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(u16, String),
@@ -179,7 +193,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
             allow_rsv1: false,
             check_masks: true,
         });
-        Self { io, read: Vec::new(), decoder }
+        Self {
+            io,
+            read: Vec::new(),
+            decoder,
+        }
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -197,7 +215,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
         let end = loop {
             match self.read.windows(4).position(|window| window == b"\r\n\r\n") {
                 Some(at) => break at + 4,
-                None => assert!(self.fill().await, "no whole answer: {:?}", String::from_utf8_lossy(&self.read)),
+                None => assert!(
+                    self.fill().await,
+                    "no whole answer: {:?}",
+                    String::from_utf8_lossy(&self.read)
+                ),
             }
         };
         let head: Vec<u8> = self.read.drain(..end).collect();
@@ -239,7 +261,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
             let item = self.decoder.decode(&mut input).unwrap();
             let left = input.len();
             let message = item.map(|item| match item {
-                Item::Message { binary, data, .. } => Message::Data { binary, bytes: data.to_vec() },
+                Item::Message { binary, data, .. } => Message::Data {
+                    binary,
+                    bytes: data.to_vec(),
+                },
                 Item::Ping(data) => Message::Ping(data.to_vec()),
                 Item::Pong(data) => Message::Pong(data.to_vec()),
                 Item::Close(Some(frame)) => Message::Close(frame.code, frame.reason.into_owned()),
@@ -275,7 +300,11 @@ pub(crate) struct Dir(PathBuf);
 impl Dir {
     pub(crate) fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("etp-ws-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "etp-ws-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -301,9 +330,16 @@ impl Drop for Dir {
 /// An ignored test of this binary as a process of its own.
 pub(crate) fn child(test: &str) -> Vec<String> {
     let program = std::env::current_exe().unwrap();
-    [program.to_str().unwrap(), "--exact", test, "--ignored", "--nocapture", "--test-threads=2"]
-        .map(str::to_owned)
-        .to_vec()
+    [
+        program.to_str().unwrap(),
+        "--exact",
+        test,
+        "--ignored",
+        "--nocapture",
+        "--test-threads=2",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// Whether an error's text says all of this.

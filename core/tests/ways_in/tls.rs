@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etp_ws::{Client, Server, ServerBuilder};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -29,7 +31,9 @@ impl Pki {
         let dir = Dir::new();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         // A name of its own, too: certificates are matched by name first.
-        params.distinguished_name.push(DnType::CommonName, format!("a CA in {}", dir.path("").display()));
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("a CA in {}", dir.path("").display()));
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();
@@ -47,9 +51,18 @@ impl Pki {
                 dir.write(&format!("{name}.key"), key.serialize_pem()),
             )
         };
-        let server = issue("server", &["localhost", "127.0.0.1"], ExtendedKeyUsagePurpose::ServerAuth);
+        let server = issue(
+            "server",
+            &["localhost", "127.0.0.1"],
+            ExtendedKeyUsagePurpose::ServerAuth,
+        );
         let client = issue("client", &["a client"], ExtendedKeyUsagePurpose::ClientAuth);
-        Self { ca, server, client, dir }
+        Self {
+            ca,
+            server,
+            client,
+            dir,
+        }
     }
 
     fn builder(&self) -> ServerBuilder {
@@ -61,7 +74,9 @@ impl Pki {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.ca).unwrap()).unwrap();
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .build()
+            .unwrap();
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -87,7 +102,11 @@ async fn a_client_that_trusts_the_ca_is_served_by_name_and_by_address() {
     let pki = Pki::new();
     let running = run(pki.builder()).await;
     assert!(running.url.starts_with("wss://127.0.0.1:"));
-    for url in [running.url.clone(), running.url.replace("127.0.0.1", "localhost"), running.url.replace("wss:", "https:")] {
+    for url in [
+        running.url.clone(),
+        running.url.replace("127.0.0.1", "localhost"),
+        running.url.replace("wss:", "https:"),
+    ] {
         let client = Client::builder().ca(&pki.ca).connect(url).await.unwrap();
         echoes(&client).await;
         client.close().await;
@@ -101,9 +120,22 @@ async fn who_does_not_trust_the_ca_is_told_of_the_three_ways_to() {
     let (builder, mut errors) = with_errors(pki.builder());
     let running = run(builder).await;
     let stranger = Pki::new();
-    let error = Client::builder().ca(&stranger.ca).connect(&running.url).await.unwrap_err();
+    let error = Client::builder()
+        .ca(&stranger.ca)
+        .connect(&running.url)
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "connect_failed");
-    says(&error, &[&running.address, "the system", "SSL_CERT_FILE", "option ca", "UnknownIssuer"]);
+    says(
+        &error,
+        &[
+            &running.address,
+            "the system",
+            "SSL_CERT_FILE",
+            "option ca",
+            "UnknownIssuer",
+        ],
+    );
     let error = errors.next().await;
     assert_eq!(error.code(), "handshake_failed");
     says(&error, &["TLS"]);
@@ -162,8 +194,14 @@ async fn files_that_can_not_be_used_are_named_with_their_option() {
     let stranger = Pki::new();
     let garbage = pki.dir.write("garbage.pem", "this is no PEM");
     let empty = pki.dir.write("empty.pem", "");
-    let broken = pki.dir.write("broken.pem", "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n");
-    let hollow = pki.dir.write("hollow.pem", "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n");
+    let broken = pki.dir.write(
+        "broken.pem",
+        "-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n",
+    );
+    let hollow = pki.dir.write(
+        "hollow.pem",
+        "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n",
+    );
     let missing = pki.dir.path("missing.pem");
     let (cert, key) = &pki.server;
 
@@ -202,7 +240,12 @@ async fn files_that_can_not_be_used_are_named_with_their_option() {
         (cert, &garbage, &garbage),
         (cert, &stranger.client.1, &stranger.client.1),
     ] {
-        let error = Client::builder().ca(&pki.ca).client_cert(cert, key).connect(&running.url).await.unwrap_err();
+        let error = Client::builder()
+            .ca(&pki.ca)
+            .client_cert(cert, key)
+            .connect(&running.url)
+            .await
+            .unwrap_err();
         assert_eq!(error.code(), "invalid_option");
         says(&error, &["client_cert", shown(named)]);
     }
@@ -214,7 +257,10 @@ async fn plain_and_tls_on_the_wrong_port_say_so() {
     let pki = Pki::new();
     let (builder, mut errors) = with_errors(pki.builder());
     let secure = run(builder).await;
-    let error = Client::builder().connect(secure.url.replace("wss:", "ws:")).await.unwrap_err();
+    let error = Client::builder()
+        .connect(secure.url.replace("wss:", "ws:"))
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "connect_failed");
     says(&error, &[&secure.address, "wss://"]);
     let error = errors.next().await;
@@ -224,7 +270,11 @@ async fn plain_and_tls_on_the_wrong_port_say_so() {
 
     let (builder, mut errors) = with_errors(echo());
     let plain = run(builder).await;
-    let error = Client::builder().ca(&pki.ca).connect(plain.url.replace("ws:", "wss:")).await.unwrap_err();
+    let error = Client::builder()
+        .ca(&pki.ca)
+        .connect(plain.url.replace("ws:", "wss:"))
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "connect_failed");
     says(&error, &[&plain.address, "ws://"]);
     assert_eq!(errors.next().await.code(), "handshake_failed");
@@ -269,7 +319,10 @@ async fn dial_tls(pki: &Pki, running: &Running) -> tokio_rustls::client::TlsStre
         .with_no_client_auth();
     let stream = TcpStream::connect(&running.address).await.unwrap();
     let name = "localhost".try_into().unwrap();
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -277,7 +330,8 @@ async fn frames_in_the_record_of_the_request_are_not_lost() {
     let pki = Pki::new();
     let running = run(pki.builder()).await;
     let mut peer = Peer::new(dial_tls(&pki, &running).await);
-    peer.send([upgrade(&[]).into_bytes(), crate::support::text("echo||1||x")].concat()).await;
+    peer.send([upgrade(&[]).into_bytes(), crate::support::text("echo||1||x")].concat())
+        .await;
     assert_eq!(peer.answer().await.status, 101);
     assert_eq!(peer.text().await, "__ack_echo||1||x");
     running.shutdown().await;
@@ -294,7 +348,11 @@ async fn a_client_takes_a_configuration_as_rustls_has_it() {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let client = Client::builder().tls_config(Arc::new(config)).connect(&running.url).await.unwrap();
+    let client = Client::builder()
+        .tls_config(Arc::new(config))
+        .connect(&running.url)
+        .await
+        .unwrap();
     echoes(&client).await;
     running.shutdown().await;
 }
@@ -329,7 +387,10 @@ async fn ssl_cert_file_is_the_systems_store() {
             .await
             .unwrap();
         let text = String::from_utf8(output.stderr).unwrap();
-        let outcome = text.lines().find_map(|line| line.strip_prefix("OUTCOME ")).expect(&text);
+        let outcome = text
+            .lines()
+            .find_map(|line| line.strip_prefix("OUTCOME "))
+            .expect(&text);
         outcomes.push(outcome.to_owned());
     }
     assert_eq!(outcomes[0], "b\"trusted\"");

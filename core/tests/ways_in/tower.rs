@@ -14,7 +14,9 @@ use crate::support::{Peer, echo, handshake, says, text, upgrade, with_errors};
 
 /// axum with the server at `/ws`; answers its address.
 async fn axum(server: &Server) -> String {
-    let app = Router::new().route("/health", get(|| async { "fine" })).route_service("/ws", server.clone());
+    let app = Router::new()
+        .route("/health", get(|| async { "fine" }))
+        .route_service("/ws", server.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -78,7 +80,10 @@ async fn axum_serves_events_and_other_routes_on_one_port() {
     let answer = ask(&address, &upgrade(&[])).await;
     assert_eq!(answer.status, 503);
     assert!(answer.body.contains("shutting down"));
-    assert_eq!(ask(&address, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.status, 200);
+    assert_eq!(
+        ask(&address, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.status,
+        200
+    );
 }
 
 #[tokio::test]
@@ -86,7 +91,8 @@ async fn frames_sent_along_with_the_request_are_not_lost() {
     let server = echo().build().unwrap();
     for address in [axum(&server).await, hyper(&server).await] {
         let mut peer = dial(&address).await;
-        peer.send([upgrade(&[]).into_bytes(), text("echo||1||a"), text("echo||2||b")].concat()).await;
+        peer.send([upgrade(&[]).into_bytes(), text("echo||1||a"), text("echo||2||b")].concat())
+            .await;
         assert_eq!(peer.answer().await.status, 101);
         assert_eq!(peer.text().await, "__ack_echo||1||a");
         assert_eq!(peer.text().await, "__ack_echo||2||b");
@@ -111,15 +117,24 @@ async fn rejections_come_through() {
         says(&errors.next().await, &["the database is away"]);
 
         let answer = ask(&address, "GET /ws HTTP/1.1\r\nHost: x\r\n\r\n").await;
-        assert_eq!((answer.status, answer.header("sec-websocket-version")), (426, Some("13")));
+        assert_eq!(
+            (answer.status, answer.header("sec-websocket-version")),
+            (426, Some("13"))
+        );
         errors.next().await;
         assert_eq!(ask(&address, &handshake("POST /ws HTTP/1.1", &[])).await.status, 405);
         errors.next().await;
 
-        let error = Client::builder().connect(format!("ws://{address}/ws")).await.unwrap_err();
+        let error = Client::builder()
+            .connect(format!("ws://{address}/ws"))
+            .await
+            .unwrap_err();
         assert_eq!((error.code(), error.status()), ("rejected", Some(401)));
         errors.next().await;
-        Client::builder().connect(format!("ws://{address}/ws?name=ann")).await.unwrap();
+        Client::builder()
+            .connect(format!("ws://{address}/ws?name=ann"))
+            .await
+            .unwrap();
     }
 }
 
@@ -134,10 +149,18 @@ async fn the_rule_for_origins_holds_and_that_for_hosts_is_the_host_servers() {
         ("https://evil.example", "example.org", 403),
         ("null", "example.org", 403),
     ] {
-        let answer = ask(&address, &upgrade(&[&format!("Origin: {origin}"), &format!("Host: {host}")])).await;
+        let answer = ask(
+            &address,
+            &upgrade(&[&format!("Origin: {origin}"), &format!("Host: {host}")]),
+        )
+        .await;
         assert_eq!(answer.status, status, "{origin}");
         if status == 403 {
-            assert!(answer.body.contains(&format!("origins([{origin:?}])")), "{}", answer.body);
+            assert!(
+                answer.body.contains(&format!("origins([{origin:?}])")),
+                "{}",
+                answer.body
+            );
             says(&errors.next().await, &["the setting `origins`"]);
         }
     }
@@ -206,17 +229,23 @@ fn outside_of_a_runtime_the_error_says_what_is_missing() {
     let response = now(server.call(crate::adopted::request(&[]))).unwrap();
     assert_eq!(response.status(), 500);
     says(&now(errors.next()), &["no tokio runtime"]);
+    // There is nothing to end, and that is no error.
+    now(server.shutdown());
 }
 
 #[test]
-fn a_server_with_a_runtime_of_its_own_is_used_from_any_thread() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+fn with_a_runtime_of_their_own_server_and_client_are_used_from_any_thread() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let server = echo().runtime(runtime.handle().clone()).build().unwrap();
     // Neither of these is inside the runtime.
     let bound = now(server.bind("127.0.0.1:0")).unwrap();
     let named = now(server.bind("localhost:0")).unwrap();
     drop(named);
-    let url = bound.url();
+    let (url, dialled) = (bound.url(), bound.url());
     let serving = std::thread::spawn(move || now_and_then(bound.serve()));
     let (ours, theirs) = testing::pipe();
     now(server.accept_pipe(crate::adopted::request(&[]), ours)).unwrap();
@@ -226,8 +255,14 @@ fn a_server_with_a_runtime_of_its_own_is_used_from_any_thread() {
     runtime.block_on(async {
         let client = Client::builder().connect(url).await.unwrap();
         assert_eq!(client.emit_with_ack("echo", "x").await.unwrap(), "x");
-        server.shutdown().await;
     });
+    let client = now_and_then(Client::builder().runtime(runtime.handle().clone()).connect(&dialled)).unwrap();
+    assert_eq!(
+        now_and_then(client.emit_with_ack("echo", "y").into_future()).unwrap(),
+        "y"
+    );
+    now_and_then(client.close());
+    now_and_then(server.shutdown());
     serving.join().unwrap().unwrap();
 }
 

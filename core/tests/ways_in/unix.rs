@@ -23,7 +23,10 @@ async fn events_travel_over_a_socket_whose_file_goes_with_the_server() {
         .build()
         .unwrap();
     let serving = run(&server, &path).await;
-    let client = Client::builder().connect(format!("unix:{}", shown(&path))).await.unwrap();
+    let client = Client::builder()
+        .connect(format!("unix:{}", shown(&path)))
+        .await
+        .unwrap();
     assert_eq!(client.emit_with_ack("echo", "hi").await.unwrap(), "hi");
 
     // The rules of the handshake hold here as well.
@@ -31,7 +34,8 @@ async fn events_travel_over_a_socket_whose_file_goes_with_the_server() {
     peer.send("GET /other HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!(peer.answer().await.status, 404);
     let mut peer = Peer::new(UnixStream::connect(&path).await.unwrap());
-    peer.send([upgrade(&[]).into_bytes(), text("echo||1||x")].concat()).await;
+    peer.send([upgrade(&[]).into_bytes(), text("echo||1||x")].concat())
+        .await;
     assert_eq!(peer.answer().await.status, 101);
     assert_eq!(peer.text().await, "__ack_echo||1||x");
     drop(peer);
@@ -49,7 +53,10 @@ async fn a_file_that_a_dead_server_left_is_replaced() {
     assert!(path.exists());
     let server = echo().build().unwrap();
     let serving = run(&server, &path).await;
-    let client = Client::builder().connect(format!("unix:{}", shown(&path))).await.unwrap();
+    let client = Client::builder()
+        .connect(format!("unix:{}", shown(&path)))
+        .await
+        .unwrap();
     assert_eq!(client.emit_with_ack("echo", "hi").await.unwrap(), "hi");
     server.shutdown().await;
     serving.await.unwrap().unwrap();
@@ -64,7 +71,10 @@ async fn a_live_socket_and_a_file_that_is_none_are_left_alone() {
     let error = echo().build().unwrap().bind_unix(&path).await.unwrap_err();
     assert_eq!(error.code(), "listen_failed");
     says(&error, &[shown(&path)]);
-    let client = Client::builder().connect(format!("unix:{}", shown(&path))).await.unwrap();
+    let client = Client::builder()
+        .connect(format!("unix:{}", shown(&path)))
+        .await
+        .unwrap();
     assert_eq!(client.emit_with_ack("echo", "hi").await.unwrap(), "hi");
     alive.shutdown().await;
     serving.await.unwrap().unwrap();
@@ -87,7 +97,10 @@ async fn the_successor_of_a_server_keeps_its_file() {
     let new_serving = run(&new, &path).await;
     old.shutdown().await;
     old_serving.await.unwrap().unwrap();
-    let client = Client::builder().connect(format!("unix:{}", shown(&path))).await.unwrap();
+    let client = Client::builder()
+        .connect(format!("unix:{}", shown(&path)))
+        .await
+        .unwrap();
     assert_eq!(client.emit_with_ack("echo", "hi").await.unwrap(), "hi");
     new.shutdown().await;
     new_serving.await.unwrap().unwrap();
@@ -97,7 +110,10 @@ async fn the_successor_of_a_server_keeps_its_file() {
 async fn a_socket_that_is_not_there_is_named() {
     let dir = Dir::new();
     let path = dir.path("nobody");
-    let error = Client::builder().connect(format!("unix:{}", shown(&path))).await.unwrap_err();
+    let error = Client::builder()
+        .connect(format!("unix:{}", shown(&path)))
+        .await
+        .unwrap_err();
     assert_eq!(error.code(), "connect_failed");
     says(&error, &[shown(&path)]);
 }

@@ -26,7 +26,10 @@ async fn next(ws: &mut Ws) -> Message {
 }
 
 fn closing(code: u16, reason: &str) -> Message {
-    Message::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }))
+    Message::Close(Some(CloseFrame {
+        code: code.into(),
+        reason: reason.into(),
+    }))
 }
 
 fn request() -> http::Request<()> {
@@ -36,9 +39,11 @@ fn request() -> http::Request<()> {
 /// What `on_disconnect` of a client was told.
 fn client_with_ends() -> (etp_ws::ClientBuilder, mpsc::UnboundedReceiver<Disconnect>) {
     let (sender, ends) = mpsc::unbounded_channel();
-    let builder = Client::builder().on("echo", async |_: Conn, data: Bytes| data).on_disconnect(move |_: Conn, end: Disconnect| {
-        let _ = sender.send(end);
-    });
+    let builder = Client::builder()
+        .on("echo", async |_: Conn, data: Bytes| data)
+        .on_disconnect(move |_: Conn, end: Disconnect| {
+            let _ = sender.send(end);
+        });
     (builder, ends)
 }
 
@@ -52,7 +57,10 @@ async fn a_server_serves_events_acks_and_pings_over_a_websocket_of_the_applicati
     peer.send(Message::text("echo||1||hällo")).await.unwrap();
     assert_eq!(next(&mut peer).await, Message::text("__ack_echo||1||hällo"));
     peer.send(Message::binary(b"echo||2||\xFF\x00".to_vec())).await.unwrap();
-    assert_eq!(next(&mut peer).await, Message::binary(b"__ack_echo||2||\xFF\x00".to_vec()));
+    assert_eq!(
+        next(&mut peer).await,
+        Message::binary(b"__ack_echo||2||\xFF\x00".to_vec())
+    );
     // Valid UTF-8 goes out as text, however it came.
     peer.send(Message::binary(b"echo||3||x".to_vec())).await.unwrap();
     assert_eq!(next(&mut peer).await, Message::text("__ack_echo||3||x"));
@@ -78,7 +86,9 @@ async fn a_server_serves_events_acks_and_pings_over_a_websocket_of_the_applicati
 #[tokio::test]
 async fn both_ends_may_be_ours() {
     let server = echo()
-        .on("ask back", async |conn: Conn, data: Bytes| conn.emit_with_ack("echo", data).await)
+        .on("ask back", async |conn: Conn, data: Bytes| {
+            conn.emit_with_ack("echo", data).await
+        })
         .build()
         .unwrap();
     let (a, b) = pair().await;
@@ -89,13 +99,18 @@ async fn both_ends_may_be_ours() {
     assert_eq!(client.emit_with_ack("echo", large.clone()).await.unwrap(), large);
     assert_eq!(client.emit_with_ack("ask back", "x").await.unwrap(), "x");
     client.ping().await.unwrap();
-    let replies = futures_util::future::join_all((0..1_000).map(|n| client.emit_with_ack("echo", n.to_string()).into_future())).await;
+    let replies =
+        futures_util::future::join_all((0..1_000).map(|n| client.emit_with_ack("echo", n.to_string()).into_future()))
+            .await;
     for (n, reply) in replies.into_iter().enumerate() {
         assert_eq!(reply.unwrap(), n.to_string());
     }
     server.shutdown().await;
     let end = ends.recv().await.unwrap();
-    assert_eq!((end.code, &*end.reason, end.clean, end.will_reconnect), (1000, "server shutdown", true, false));
+    assert_eq!(
+        (end.code, &*end.reason, end.clean, end.will_reconnect),
+        (1000, "server shutdown", true, false)
+    );
     assert_eq!(client.wait_for(State::Closed).await, State::Closed);
 }
 
@@ -142,10 +157,17 @@ async fn close_codes_travel_both_ways() {
     assert!(peer.next().await.is_none());
     drop(peer);
     let end = ends.recv().await.unwrap();
-    assert_eq!((end.code, &*end.reason, end.clean, end.normal), (4001, "bye", true, false));
+    assert_eq!(
+        (end.code, &*end.reason, end.clean, end.normal),
+        (4001, "bye", true, false)
+    );
 
     // The peer's, with and without a code.
-    for (message, code, reason) in [(closing(4002, "ciao"), 4002, "ciao"), (closing(1000, ""), 1000, ""), (Message::Close(None), 1005, "")] {
+    for (message, code, reason) in [
+        (closing(4002, "ciao"), 4002, "ciao"),
+        (closing(1000, ""), 1000, ""),
+        (Message::Close(None), 1005, ""),
+    ] {
         let (ours, mut peer) = pair().await;
         let conn = server.accept_websocket(request(), ours).await.unwrap();
         peer.send(message.clone()).await.unwrap();
@@ -165,7 +187,10 @@ async fn close_codes_travel_both_ways() {
     assert_eq!(next(&mut peer).await, closing(4002, "ciao"));
     drop(peer);
     let end = ends.recv().await.unwrap();
-    assert_eq!((end.code, &*end.reason, end.clean, end.will_reconnect), (4002, "ciao", true, false));
+    assert_eq!(
+        (end.code, &*end.reason, end.clean, end.will_reconnect),
+        (4002, "ciao", true, false)
+    );
     assert_eq!(client.wait_for(State::Closed).await, State::Closed);
 }
 
@@ -178,7 +203,9 @@ async fn a_message_over_our_limit_closes_with_1009() {
     let fits = format!("echo||1||{}", "x".repeat(1_980));
     peer.send(Message::text(fits)).await.unwrap();
     assert!(matches!(next(&mut peer).await, Message::Text(_)));
-    peer.send(Message::text(format!("echo||2||{}", "x".repeat(2_000)))).await.unwrap();
+    peer.send(Message::text(format!("echo||2||{}", "x".repeat(2_000))))
+        .await
+        .unwrap();
     assert!(matches!(next(&mut peer).await, Message::Close(Some(frame)) if frame.code == 1009.into()));
     drop(peer);
     assert_eq!(ends.recv().await.unwrap().code, 1009);
@@ -194,7 +221,11 @@ async fn a_message_over_our_limit_closes_with_1009() {
 
 #[tokio::test]
 async fn a_protocol_error_closes_with_its_code() {
-    for (bytes, code) in [(&b"\x81\x80\0\0\0\0\xF3"[..], 1002), (b"\x81\x81\0\0\0\0\xFF", 1007), (b"\xC1\x80\0\0\0\0", 1002)] {
+    for (bytes, code) in [
+        (&b"\x81\x80\0\0\0\0\xF3"[..], 1002),
+        (b"\x81\x81\0\0\0\0\xFF", 1007),
+        (b"\xC1\x80\0\0\0\0", 1002),
+    ] {
         let (builder, mut ends) = with_ends(echo());
         let server = builder.build().unwrap();
         let (a, b) = tokio::io::duplex(4096);
