@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use etp_ws::testing::{Message, pipe};
 use etp_ws::{
-    Accept, BoxError, Bytes, Client, Conn, Disconnect, Error, ErrorKind, Event, Json, Next, Payload, Reached, Reconnect, Reject,
-    Request, Server, ServerBuilder, State, blocking, spawned, testing,
+    Accept, BoxError, Bytes, Client, Conn, Disconnect, Error, ErrorKind, Event, Json, Next, Payload, Reached,
+    Reconnect, Reject, Request, Server, ServerBuilder, State, blocking, spawned, testing,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, duplex};
@@ -30,13 +30,18 @@ async fn pair(builder: ServerBuilder) -> Pair {
         })
         .build()
         .expect("options are legal");
-    let client = testing::connect(&server, Client::builder()).await.expect("the server lets everybody in");
+    let client = testing::connect(&server, Client::builder())
+        .await
+        .expect("the server lets everybody in");
     Pair { server, client, errors }
 }
 
 impl Pair {
     async fn ask(&self, event: &str, payload: impl etp_ws::IntoPayload) -> Result<Bytes, Error> {
-        self.client.emit_with_ack(event, payload).timeout(Duration::from_secs(5)).await
+        self.client
+            .emit_with_ack(event, payload)
+            .timeout(Duration::from_secs(5))
+            .await
     }
 
     /// The reply, as text.
@@ -48,7 +53,10 @@ impl Pair {
     /// Emits an event that fails: there is no reply; answers what `on_error` was told.
     async fn failure(&mut self, event: &str, payload: impl etp_ws::IntoPayload) -> Error {
         let outcome = self.ask(event, payload).await;
-        assert_eq!(outcome.expect_err("a failure sends no reply").kind(), ErrorKind::AckTimeout);
+        assert_eq!(
+            outcome.expect_err("a failure sends no reply").kind(),
+            ErrorKind::AckTimeout
+        );
         let (conn, error) = self.errors.recv().await.expect("the server lives");
         assert_eq!(conn, self.server.conns().pop());
         assert!(self.errors.try_recv().is_err(), "a failure is told once");
@@ -82,6 +90,10 @@ async fn asynchronous(_: Conn, data: String) -> String {
     format!("async {data}")
 }
 
+#[expect(
+    clippy::manual_async_fn,
+    reason = "a function that returns a future is one of the forms"
+)]
 fn generic<T: std::fmt::Display>(_: Conn, data: String) -> impl Future<Output = String> + Send {
     async move { format!("{} {data}", std::any::type_name::<T>()) }
 }
@@ -94,12 +106,21 @@ async fn handlers_are_plain_or_async_closures_or_functions() {
             .on("async fn", asynchronous)
             .on("fn of a future", generic::<u8>)
             .on("closure", |_: Conn, data: String| format!("closure {data}"))
-            .on("async closure", async |_: Conn, data: String| format!("async closure {data}"))
-            .on("async block", |_: Conn, data: String| async move { format!("async block {data}") })
-            .on("inferred conn", async |conn, data: String| format!("{} {data}", Conn::is_open(&conn)))
-            .on("boxed", |_: Conn, data: String| -> std::pin::Pin<Box<dyn Future<Output = String> + Send>> {
-                Box::pin(async move { format!("boxed {data}") })
-            }),
+            .on("async closure", async |_: Conn, data: String| {
+                format!("async closure {data}")
+            })
+            .on("async block", |_: Conn, data: String| async move {
+                format!("async block {data}")
+            })
+            .on("inferred conn", async |conn, data: String| {
+                format!("{} {data}", Conn::is_open(&conn))
+            })
+            .on(
+                "boxed",
+                |_: Conn, data: String| -> std::pin::Pin<Box<dyn Future<Output = String> + Send>> {
+                    Box::pin(async move { format!("boxed {data}") })
+                },
+            ),
     )
     .await;
     assert_eq!(pair.reply("fn", "a").await, "plain a");
@@ -153,7 +174,13 @@ async fn arguments_are_bytes_text_json_the_event_or_nothing() {
             .on("string", |_: Conn, data: String| data)
             .on("json", |_: Conn, Json(Point { x, y }): Json<Point>| Json(x + y))
             .on("event", |_: Conn, event: Event| {
-                format!("{} {} {} {}", event.name(), event.payload().len(), event.is_text(), event.wants_reply())
+                format!(
+                    "{} {} {} {}",
+                    event.name(),
+                    event.payload().len(),
+                    event.is_text(),
+                    event.wants_reply()
+                )
             })
             .on("nothing", |_: Conn, (): ()| "nothing"),
     )
@@ -173,12 +200,16 @@ async fn arguments_are_bytes_text_json_the_event_or_nothing() {
 async fn no_data_is_none_and_json_null_is_a_value() {
     let pair = pair(
         Server::builder()
-            .on("any", |_: Conn, data: Option<Json<serde_json::Value>>| format!("{data:?}"))
+            .on("any", |_: Conn, data: Option<Json<serde_json::Value>>| {
+                format!("{data:?}")
+            })
             .on("point", |_: Conn, data: Option<Json<Point>>| match data {
                 Some(Json(point)) => point.x.to_string(),
                 None => "none".to_owned(),
             })
-            .on("nullable", |_: Conn, data: Option<Json<Option<Point>>>| format!("{data:?}")),
+            .on("nullable", |_: Conn, data: Option<Json<Option<Point>>>| {
+                format!("{data:?}")
+            }),
     )
     .await;
     assert_eq!(pair.reply("any", ()).await, "None");
@@ -245,9 +276,14 @@ async fn what_a_handler_returns_is_the_reply() {
             .on("ok some", async |_: Conn, (): ()| Ok::<_, BoxError>(Some(Json(1))))
             .on("some ok", async |_: Conn, (): ()| Some(Ok::<_, Error>("text")))
             .on("reached", |conn: Conn, (): ()| conn.to("lobby").emit("news", "hi"))
-            .on("reached later", async |conn: Conn, (): ()| -> Result<Reached, Error> { conn.to("lobby").emit("news", "hi") })
+            .on("reached later", async |conn: Conn, (): ()| -> Result<Reached, Error> {
+                conn.to("lobby").emit("news", "hi")
+            })
             .on("emitted", |conn: Conn, (): ()| conn.emit("news", "hi"))
-            .on("never", async |_: Conn, _: String| -> Result<(), std::convert::Infallible> { Ok(()) }),
+            .on(
+                "never",
+                async |_: Conn, _: String| -> Result<(), std::convert::Infallible> { Ok(()) },
+            ),
     )
     .await;
     for empty in ["unit", "none", "reached", "reached later", "emitted", "never"] {
@@ -267,7 +303,12 @@ async fn what_a_handler_returns_is_the_reply() {
 async fn any_error_ends_a_handler_by_a_question_mark() {
     let mut pair = pair(
         Server::builder()
-            .on("std", |_: Conn, data: String| -> Result<String, std::num::ParseIntError> { Ok(data.parse::<u8>()?.to_string()) })
+            .on(
+                "std",
+                |_: Conn, data: String| -> Result<String, std::num::ParseIntError> {
+                    Ok(data.parse::<u8>()?.to_string())
+                },
+            )
             .on("boxed", async |_: Conn, data: String| -> Result<String, BoxError> {
                 let number: u8 = data.parse()?;
                 if number == 0 {
@@ -295,7 +336,10 @@ async fn any_error_ends_a_handler_by_a_question_mark() {
         let error = pair.failure(event, payload).await;
         assert_eq!(error.code(), "handler_failed", "{error}");
         let told = error.to_string();
-        assert!(told.starts_with(&format!("the handler of event {event:?} failed: ")), "{told}");
+        assert!(
+            told.starts_with(&format!("the handler of event {event:?} failed: ")),
+            "{told}"
+        );
         assert!(told.contains(cause), "{told}");
     }
 }
@@ -306,7 +350,9 @@ async fn a_reply_that_cant_be_sent_is_reported() {
         Server::builder()
             .max_message_size(1024)
             .on("large", |_: Conn, (): ()| vec![b'x'; 2000])
-            .on("unwritable", async |_: Conn, (): ()| Json(std::collections::HashMap::from([((1, 2), 3)]))),
+            .on("unwritable", async |_: Conn, (): ()| {
+                Json(std::collections::HashMap::from([((1, 2), 3)]))
+            }),
     )
     .await;
     assert_eq!(pair.failure("large", ()).await.code(), "message_too_large");
@@ -342,7 +388,10 @@ async fn a_second_handler_replaces_the_first_and_names_are_checked_by_build() {
     assert_eq!(pair.reply("hello", "ann").await, "second ann");
 
     for name in ["", "a||b", "a|", "__ack_a", "__etp", &"x".repeat(257)] {
-        let error = Server::builder().on(name, |_: Conn, (): ()| {}).build().expect_err("the name can't be");
+        let error = Server::builder()
+            .on(name, |_: Conn, (): ()| {})
+            .build()
+            .expect_err("the name can't be");
         assert_eq!(error.code(), "invalid_event", "{error}");
     }
 }
@@ -366,10 +415,13 @@ async fn middleware_wraps_every_event_in_the_order_in_which_it_was_added() {
                 let name = event.name().to_owned();
                 note(&outer, format!("> {name}"));
                 let outcome = next.run(conn, event).await;
-                note(&outer, match &outcome {
-                    Ok(payload) => format!("< {name} {:?}", payload.as_bytes()),
-                    Err(error) => format!("< {name} failed: {error}"),
-                });
+                note(
+                    &outer,
+                    match &outcome {
+                        Ok(payload) => format!("< {name} {:?}", payload.as_bytes()),
+                        Err(error) => format!("< {name} failed: {error}"),
+                    },
+                );
                 outcome
             })
             .middleware(move |conn: Conn, event: Event, next: Next| {
@@ -387,7 +439,9 @@ async fn middleware_wraps_every_event_in_the_order_in_which_it_was_added() {
                 }
             })
             .on("shout", async |_: Conn, data: String| data)
-            .on("forbidden", |_: Conn, (): ()| -> () { panic!("middleware keeps it from being called") })
+            .on("forbidden", |_: Conn, (): ()| -> () {
+                panic!("middleware keeps it from being called")
+            })
             .on("fails", |_: Conn, (): ()| Err::<(), _>(Broken))
             .on("point", |_: Conn, _: Json<Point>| {})
             .on("panics", |_: Conn, (): ()| -> () { panic!("oh no") }),
@@ -399,14 +453,30 @@ async fn middleware_wraps_every_event_in_the_order_in_which_it_was_added() {
     noted(&mut seen);
 
     let error = pair.failure("refused", "x").await;
-    assert_eq!(error.to_string(), r#"the handler of event "refused" failed: refused here"#);
-    assert_eq!(noted(&mut seen), ["> refused", ">> refused", "< refused failed: refused here"]);
+    assert_eq!(
+        error.to_string(),
+        r#"the handler of event "refused" failed: refused here"#
+    );
+    assert_eq!(
+        noted(&mut seen),
+        ["> refused", ">> refused", "< refused failed: refused here"]
+    );
 
     let error = pair.failure("nobody", "x").await;
     assert_eq!(error.code(), "no_handler");
-    assert_eq!(noted(&mut seen), ["> nobody", ">> nobody", r#"< nobody failed: no handler for event "nobody""#]);
+    assert_eq!(
+        noted(&mut seen),
+        [
+            "> nobody",
+            ">> nobody",
+            r#"< nobody failed: no handler for event "nobody""#
+        ]
+    );
 
-    assert_eq!(pair.failure("fails", "x").await.to_string(), r#"the handler of event "fails" failed: it broke"#);
+    assert_eq!(
+        pair.failure("fails", "x").await.to_string(),
+        r#"the handler of event "fails" failed: it broke"#
+    );
     assert_eq!(pair.failure("point", "x").await.code(), "invalid_payload");
     let error = pair.failure("panics", "x").await;
     assert_eq!(error.to_string(), r#"the handler of event "panics" panicked: oh no"#);
@@ -432,12 +502,27 @@ async fn blocking_and_spawned_handlers_reply_fail_and_panic_like_any() {
     let own = thread();
     let mut pair = pair(
         Server::builder()
-            .on("blocking", blocking(move |_: Conn, data: String| if thread() == own { "same thread".to_owned() } else { data }))
+            .on(
+                "blocking",
+                blocking(move |_: Conn, data: String| {
+                    if thread() == own {
+                        "same thread".to_owned()
+                    } else {
+                        data
+                    }
+                }),
+            )
             .on("blocking fails", blocking(|_: Conn, (): ()| Err::<(), _>(Broken)))
-            .on("blocking panics", blocking(|_: Conn, (): ()| -> () { panic!("on the pool: {}", 7) }))
+            .on(
+                "blocking panics",
+                blocking(|_: Conn, (): ()| -> () { panic!("on the pool: {}", 7) }),
+            )
             .on("spawned", spawned(async |_: Conn, data: Bytes| data))
             .on("spawned fn", spawned(asynchronous))
-            .on("spawned fails", spawned(async |_: Conn, (): ()| -> Result<(), Broken> { Err(Broken) }))
+            .on(
+                "spawned fails",
+                spawned(async |_: Conn, (): ()| -> Result<(), Broken> { Err(Broken) }),
+            )
             .on(
                 "spawned panics",
                 spawned(async |_: Conn, (): ()| {
@@ -461,7 +546,10 @@ async fn blocking_and_spawned_handlers_reply_fail_and_panic_like_any() {
     ] {
         let error = pair.failure(event, ()).await;
         assert_eq!(error.code(), "handler_failed");
-        assert_eq!(error.to_string(), format!("the handler of event {event:?} failed: {told}"));
+        assert_eq!(
+            error.to_string(),
+            format!("the handler of event {event:?} failed: {told}")
+        );
     }
     assert_eq!(pair.failure("point", "x").await.code(), "invalid_payload");
     assert_eq!(pair.server.stats().handlers_in_flight, 0);
@@ -494,7 +582,10 @@ async fn a_handler_that_panics_costs_its_own_event_only() {
     ] {
         let error = pair.failure(event, payload).await;
         assert_eq!(error.code(), "handler_failed");
-        assert_eq!(error.to_string(), format!("the handler of event {event:?} panicked: {told}"));
+        assert_eq!(
+            error.to_string(),
+            format!("the handler of event {event:?} panicked: {told}")
+        );
     }
     assert_eq!(pair.reply("alive", ()).await, "alive");
     assert_eq!(pair.server.stats().handlers_in_flight, 0);
@@ -507,12 +598,19 @@ async fn refused_by_on_connect(builder: ServerBuilder) -> (String, Vec<Error>) {
         .on_error(move |_, error| {
             let _ = tx.send(error);
         })
-        .on("event", |_: Conn, (): ()| -> () { unreachable!("no event is handled after a failed on_connect") })
+        .on("event", |_: Conn, (): ()| -> () {
+            unreachable!("no event is handled after a failed on_connect")
+        })
         .build()
         .expect("options are legal");
     let (near, mut far) = pipe();
-    server.accept_pipe(http::Request::new(()), near).await.expect("it is let in");
-    far.send(Message::Text("event||1".into())).await.expect("the server is there");
+    server
+        .accept_pipe(http::Request::new(()), near)
+        .await
+        .expect("it is let in");
+    far.send(Message::Text("event||1".into()))
+        .await
+        .expect("the server is there");
     let mut close = None;
     while let Some(message) = far.recv().await {
         assert_eq!(close, None, "nothing follows a close frame");
@@ -523,16 +621,28 @@ async fn refused_by_on_connect(builder: ServerBuilder) -> (String, Vec<Error>) {
         close = Some(format!("{code} {reason}"));
     }
     server.shutdown().await;
-    (close.unwrap_or_default(), std::iter::from_fn(|| errors.try_recv().ok()).collect())
+    (
+        close.unwrap_or_default(),
+        std::iter::from_fn(|| errors.try_recv().ok()).collect(),
+    )
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_on_connect_closes_with_1011_and_says_so() {
     let builder = || Server::builder();
     for (builder, told) in [
-        (builder().on_connect(|_: Conn| Err::<(), _>(Broken)), "on_connect failed: it broke"),
-        (builder().on_connect(async |_: Conn| Err::<(), _>("words")), "on_connect failed: words"),
-        (builder().on_connect(|_: Conn| -> () { panic!("at once") }), "on_connect panicked: at once"),
+        (
+            builder().on_connect(|_: Conn| Err::<(), _>(Broken)),
+            "on_connect failed: it broke",
+        ),
+        (
+            builder().on_connect(async |_: Conn| Err::<(), _>("words")),
+            "on_connect failed: words",
+        ),
+        (
+            builder().on_connect(|_: Conn| -> () { panic!("at once") }),
+            "on_connect panicked: at once",
+        ),
         (
             builder().on_connect(async |_: Conn| {
                 tokio::task::yield_now().await;
@@ -573,11 +683,16 @@ async fn on_connect_ends_before_the_first_event_is_handled() {
     let (near, mut far) = pipe();
     server.accept_pipe(http::Request::new(()), near).await.unwrap();
     for n in 0..3 {
-        far.send(Message::Text(format!("event||{}||event {n}", n + 1).into())).await.unwrap();
+        far.send(Message::Text(format!("event||{}||event {n}", n + 1).into()))
+            .await
+            .unwrap();
     }
     assert_eq!(far.recv().await, Some(Message::Text("welcome||0||hi".into())));
     for n in 1..=3 {
-        assert_eq!(far.recv().await, Some(Message::Text(format!("__ack_event||{n}").into())));
+        assert_eq!(
+            far.recv().await,
+            Some(Message::Text(format!("__ack_event||{n}").into()))
+        );
     }
     assert_eq!(noted(&mut seen), ["begun", "ended", "event 0", "event 1", "event 2"]);
 }
@@ -615,8 +730,14 @@ async fn an_on_connect_that_panics_when_its_peer_has_left_is_reported() {
 async fn a_failing_on_disconnect_is_reported() {
     let builder = || Server::builder();
     for (builder, told) in [
-        (builder().on_disconnect(|_: Conn, _| Err::<(), _>(Broken)), "on_disconnect failed: it broke"),
-        (builder().on_disconnect(|_: Conn, _| -> () { panic!("at once") }), "on_disconnect panicked: at once"),
+        (
+            builder().on_disconnect(|_: Conn, _| Err::<(), _>(Broken)),
+            "on_disconnect failed: it broke",
+        ),
+        (
+            builder().on_disconnect(|_: Conn, _| -> () { panic!("at once") }),
+            "on_disconnect panicked: at once",
+        ),
         (
             builder().on_disconnect(async |_: Conn, _| {
                 if true {
@@ -686,7 +807,10 @@ async fn without_on_error_failures_are_logged_and_the_connection_lives() {
         .unwrap();
     let client = testing::connect(&server, Client::builder()).await.unwrap();
     for event in ["fails", "panics", "nobody"] {
-        assert_eq!(client.emit_with_ack(event, ()).await.unwrap_err().kind(), ErrorKind::AckTimeout);
+        assert_eq!(
+            client.emit_with_ack(event, ()).await.unwrap_err().kind(),
+            ErrorKind::AckTimeout
+        );
     }
     assert!(client.ping().await.is_ok());
 }
@@ -711,7 +835,10 @@ async fn on_disconnect_is_told_why_and_the_rooms_are_the_last_ones() {
     let (rooms, reached, why) = ended.recv().await.unwrap();
     assert_eq!(rooms, ["b"]);
     assert_eq!(reached.unwrap(), 0);
-    assert_eq!((why.code, why.reason.as_str(), why.clean, why.normal), (4001, "bye", true, false));
+    assert_eq!(
+        (why.code, why.reason.as_str(), why.clean, why.normal),
+        (4001, "bye", true, false)
+    );
 }
 
 /// Shakes hands over a stream; answers the HTTP answer and the bytes behind its head.
@@ -732,7 +859,11 @@ async fn shake_hands(server: &Server, request: http::Request<()>) -> (String, Ve
         let mut bytes = Vec::new();
         // A connection that lives on ends by its idle time, a refusal by the end of the stream.
         let _ = tokio::time::timeout(Duration::from_secs(1), far.read_to_end(&mut bytes)).await;
-        let at = bytes.windows(4).position(|end| end == b"\r\n\r\n").expect("an HTTP answer has a head") + 4;
+        let at = bytes
+            .windows(4)
+            .position(|end| end == b"\r\n\r\n")
+            .expect("an HTTP answer has a head")
+            + 4;
         let rest = bytes.split_off(at);
         (String::from_utf8(bytes).expect("an HTTP head is text"), rest)
     };
@@ -769,7 +900,10 @@ async fn an_accept_brings_data_headers_and_a_subprotocol() {
     let (users, mut user) = mpsc::unbounded_channel();
     let server = Server::builder()
         .on_upgrade(async |request: Request| -> Result<Accept, Reject> {
-            let name = request.query().and_then(|query| query.strip_prefix("name=")).ok_or_else(|| Reject::new(400))?;
+            let name = request
+                .query()
+                .and_then(|query| query.strip_prefix("name="))
+                .ok_or_else(|| Reject::new(400))?;
             Ok(Accept::new()
                 .data(User(name.to_owned()))
                 .data(7_u8)
@@ -778,11 +912,18 @@ async fn an_accept_brings_data_headers_and_a_subprotocol() {
                 .protocol("chat"))
         })
         .on_connect(move |conn: Conn| {
-            let _ = users.send((conn.data().get::<User>(), conn.data().get::<u8>(), conn.data().get::<u16>()));
+            let _ = users.send((
+                conn.data().get::<User>(),
+                conn.data().get::<u8>(),
+                conn.data().get::<u16>(),
+            ));
         })
         .build()
         .unwrap();
-    let request = http::Request::get("/ws?name=ann").header("sec-websocket-protocol", "etp, chat").body(()).unwrap();
+    let request = http::Request::get("/ws?name=ann")
+        .header("sec-websocket-protocol", "etp, chat")
+        .body(())
+        .unwrap();
     let (head, _) = shake_hands(&server, request).await;
     assert!(is_let_in(&head), "{head}");
     for line in ["set-cookie: a=1", "set-cookie: b=2", "sec-websocket-protocol: chat"] {
@@ -803,7 +944,12 @@ async fn a_subprotocol_that_was_not_offered_is_a_failure_of_ours() {
         .unwrap();
     let (head, _) = shake_hands(&server, http::Request::new(())).await;
     assert!(head.starts_with("HTTP/1.1 500 "), "{head}");
-    assert!(errors.try_recv().unwrap().contains(r#"selected the subprotocol "chat", which the client did not offer"#));
+    assert!(
+        errors
+            .try_recv()
+            .unwrap()
+            .contains(r#"selected the subprotocol "chat", which the client did not offer"#)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -825,7 +971,10 @@ async fn an_accept_may_close_at_once_with_a_code_that_a_browser_can_read() {
     assert!(server.conns().is_empty());
 
     assert_eq!(Accept::new().close(1006, "").unwrap_err().code(), "invalid_option");
-    assert_eq!(Accept::new().close(4000, "x".repeat(124)).unwrap_err().code(), "invalid_option");
+    assert_eq!(
+        Accept::new().close(4000, "x".repeat(124)).unwrap_err().code(),
+        "invalid_option"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -833,17 +982,30 @@ async fn a_reject_answers_with_status_body_and_headers() {
     let server = Server::builder()
         .on_upgrade(|_: Request| {
             Err::<(), _>(
-                Reject::new(429).body("slowly").header(http::header::RETRY_AFTER, http::HeaderValue::from_static("7")),
+                Reject::new(429)
+                    .body("slowly")
+                    .header(http::header::RETRY_AFTER, http::HeaderValue::from_static("7")),
             )
         })
         .build()
         .unwrap();
     let (head, body) = shake_hands(&server, http::Request::new(())).await;
     assert!(head.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{head}");
-    assert!(head.contains("retry-after: 7\r\n") && head.contains("content-length: 7\r\n"), "{head}");
+    assert!(
+        head.contains("retry-after: 7\r\n") && head.contains("content-length: 7\r\n"),
+        "{head}"
+    );
     assert_eq!(body, b"slowly\n");
 
-    for (given, status) in [(401, 401), (599, 599), (200, 500), (101, 500), (302, 500), (600, 500), (0, 500)] {
+    for (given, status) in [
+        (401, 401),
+        (599, 599),
+        (200, 500),
+        (101, 500),
+        (302, 500),
+        (600, 500),
+        (0, 500),
+    ] {
         assert_eq!(Reject::new(given).status(), status);
     }
 }
@@ -866,7 +1028,10 @@ async fn a_failing_on_upgrade_answers_500_and_the_cause_stays_here() {
             }),
             "it broke",
         ),
-        (builder().on_upgrade(|_: Request| -> () { panic!("it broke") }), "on_upgrade panicked: it broke"),
+        (
+            builder().on_upgrade(|_: Request| -> () { panic!("it broke") }),
+            "on_upgrade panicked: it broke",
+        ),
         (
             builder().on_upgrade(async |_: Request| {
                 tokio::task::yield_now().await;
@@ -905,12 +1070,18 @@ async fn an_on_upgrade_that_takes_too_long_answers_503() {
         .build()
         .unwrap();
     let (head, _) = shake_hands(&server, http::Request::new(())).await;
-    assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("retry-after: "), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 503 ") && head.contains("retry-after: "),
+        "{head}"
+    );
 }
 
 #[tokio::test]
 async fn a_should_reconnect_that_panics_is_reported_and_the_usual_rule_holds() {
-    let server = Server::builder().on("kick", |conn: Conn, (): ()| conn.close_with(1000, "kicked")).build().unwrap();
+    let server = Server::builder()
+        .on("kick", |conn: Conn, (): ()| conn.close_with(1000, "kicked"))
+        .build()
+        .unwrap();
     let bound = server.bind("127.0.0.1:0").await.unwrap();
     let url = bound.url();
     tokio::spawn(bound.serve());
@@ -925,7 +1096,10 @@ async fn a_should_reconnect_that_panics_is_reported_and_the_usual_rule_holds() {
         .unwrap();
     client.emit("kick", ()).unwrap();
     assert_eq!(client.wait_for(State::Closed).await, State::Closed);
-    assert_eq!(errors.recv().await, Some(("handler_failed", "should_reconnect panicked: no idea".to_owned())));
+    assert_eq!(
+        errors.recv().await,
+        Some(("handler_failed", "should_reconnect panicked: no idea".to_owned()))
+    );
 }
 
 #[tokio::test]
@@ -985,7 +1159,9 @@ async fn conn_data_holds_one_value_of_each_type() {
                 conn.data().insert(count + 1);
                 count.to_string()
             })
-            .on("forget", |conn: Conn, (): ()| conn.data().remove::<User>().map(|User(name)| name)),
+            .on("forget", |conn: Conn, (): ()| {
+                conn.data().remove::<User>().map(|User(name)| name)
+            }),
     )
     .await;
     assert_eq!(pair.reply("rename", "bob").await, "ann");
@@ -1001,15 +1177,20 @@ async fn conn_data_holds_one_value_of_each_type() {
 #[tokio::test(start_paused = true)]
 async fn handlers_run_concurrently_and_start_in_the_order_of_arrival() {
     let (trace, mut seen) = mpsc::unbounded_channel();
-    let pair = pair(Server::builder().on("wait", async move |_: Conn, Json(secs): Json<u64>| {
-        note(&trace, format!("begin {secs}"));
-        tokio::time::sleep(Duration::from_secs(secs)).await;
-        note(&trace, format!("end {secs}"));
-    }))
+    let pair = pair(
+        Server::builder().on("wait", async move |_: Conn, Json(secs): Json<u64>| {
+            note(&trace, format!("begin {secs}"));
+            tokio::time::sleep(Duration::from_secs(secs)).await;
+            note(&trace, format!("end {secs}"));
+        }),
+    )
     .await;
     let (a, b, c) = tokio::join!(pair.ask("wait", "3"), pair.ask("wait", "1"), pair.ask("wait", "2"));
     assert!(a.is_ok() && b.is_ok() && c.is_ok());
-    assert_eq!(noted(&mut seen), ["begin 3", "begin 1", "begin 2", "end 1", "end 2", "end 3"]);
+    assert_eq!(
+        noted(&mut seen),
+        ["begin 3", "begin 1", "begin 2", "end 1", "end 2", "end 3"]
+    );
 }
 
 #[tokio::test(start_paused = true)]

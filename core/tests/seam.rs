@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use etp_ws::handler::{BoxFuture, ConnectTicket, Handler, Reply, UpgradeTicket, Waiter};
 use etp_ws::testing::{Message, Pipe, pipe};
-use etp_ws::{Accept, Bytes, Client, Conn, ConnId, Disconnect, Error, ErrorKind, Incoming, Payload, Reject, Request, Server, ServerBuilder};
+use etp_ws::{
+    Accept, Bytes, Client, Conn, ConnId, Disconnect, Error, ErrorKind, Incoming, Payload, Reject, Request, Server,
+    ServerBuilder,
+};
 use tokio::runtime::{Builder, Runtime};
 
 /// Far more than anything here takes: past it something hangs.
@@ -55,14 +58,20 @@ impl Queue {
     /// Waits for items and takes at most so many; none in the time given.
     fn batch_within(&self, most: usize, time: Duration) -> Vec<Item> {
         let items = self.items.lock().unwrap();
-        let (mut items, _) = self.filled.wait_timeout_while(items, time, |items| items.is_empty()).unwrap();
+        let (mut items, _) = self
+            .filled
+            .wait_timeout_while(items, time, |items| items.is_empty())
+            .unwrap();
         let count = most.min(items.len());
         items.drain(..count).collect()
     }
 
     fn batch(&self, most: usize) -> Vec<Item> {
         let batch = self.batch_within(most, HANG);
-        assert!(!batch.is_empty(), "nothing came: a wake-up was lost, or something hangs");
+        assert!(
+            !batch.is_empty(),
+            "nothing came: a wake-up was lost, or something hangs"
+        );
         batch
     }
 
@@ -79,7 +88,10 @@ impl Queue {
 
     fn error(&self) -> Error {
         match self.next() {
-            Item::Error(_, error) => error,
+            Item::Error(conn, error) => {
+                assert_eq!(conn.is_none(), error.kind() == ErrorKind::HandshakeFailed);
+                error
+            }
             other => panic!("an error should come, not {other:?}"),
         }
     }
@@ -136,13 +148,21 @@ struct Stage {
 }
 
 fn two_workers() -> Runtime {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 fn stage(builder: ServerBuilder) -> Stage {
     let runtime = two_workers();
     let queue = Arc::<Queue>::default();
-    let server = builder.handler(queue.clone()).runtime(runtime.handle().clone()).build().unwrap();
+    let server = builder
+        .handler(queue.clone())
+        .runtime(runtime.handle().clone())
+        .build()
+        .unwrap();
     Stage { server, queue, runtime }
 }
 
@@ -151,7 +171,9 @@ impl Stage {
     fn knock(&self) -> (Peer<'_>, tokio::task::JoinHandle<Result<Conn, Error>>) {
         let (near, far) = pipe();
         let server = self.server.clone();
-        let asked = self.runtime.spawn(async move { server.accept_pipe(http::Request::new(()), near).await });
+        let asked = self
+            .runtime
+            .spawn(async move { server.accept_pipe(http::Request::new(()), near).await });
         let peer = Peer {
             runtime: &self.runtime,
             pipe: far,
@@ -203,7 +225,9 @@ impl Peer<'_> {
 
     fn recv(&mut self) -> Option<Message> {
         let recv = async { tokio::time::timeout(HANG, self.pipe.recv()).await };
-        self.runtime.block_on(recv).expect("nothing came: a wake-up was lost, or something hangs")
+        self.runtime
+            .block_on(recv)
+            .expect("nothing came: a wake-up was lost, or something hangs")
     }
 
     fn frame(&mut self) -> String {
@@ -215,12 +239,16 @@ impl Peer<'_> {
 
     /// Returns when the server has taken everything that was sent before, and has nothing to say.
     fn settle(&mut self) {
-        self.runtime.block_on(self.pipe.send(Message::Ping("settle".into()))).unwrap();
+        self.runtime
+            .block_on(self.pipe.send(Message::Ping("settle".into())))
+            .unwrap();
         assert_eq!(self.recv(), Some(Message::Pong("settle".into())));
     }
 
     fn close(&mut self, code: u16) {
-        self.runtime.block_on(self.pipe.send(Message::Close(Some((code, String::new()))))).unwrap();
+        self.runtime
+            .block_on(self.pipe.send(Message::Close(Some((code, String::new())))))
+            .unwrap();
     }
 }
 
@@ -238,7 +266,11 @@ fn tickets_are_completed_out_of_order_from_two_threads() {
     let (mut odd, mut even) = (Vec::new(), Vec::new());
     for (n, item) in (1..).zip(events) {
         let Item::Event(event) = item else { panic!("{item:?}") };
-        assert_eq!((event.name.as_str(), &event.payload[..]), ("work", n.to_string().as_bytes()), "events come in order");
+        assert_eq!(
+            (event.name.as_str(), &event.payload[..]),
+            ("work", n.to_string().as_bytes()),
+            "events come in order"
+        );
         assert!(event.reply.wants_reply());
         if n % 2 == 0 { even.push(event) } else { odd.push(event) }
     }
@@ -258,17 +290,23 @@ fn tickets_are_completed_out_of_order_from_two_threads() {
     });
     let mut replies: Vec<_> = (0..98).map(|_| peer.frame()).collect();
     replies.sort();
-    let mut expected: Vec<_> = (1..=100).filter(|n| ![50, 51].contains(n)).map(|n| format!("__ack_work||{n}||{n}")).collect();
+    let mut expected: Vec<_> = (1..=100)
+        .filter(|n| ![50, 51].contains(n))
+        .map(|n| format!("__ack_work||{n}||{n}"))
+        .collect();
     expected.sort();
     assert_eq!(replies, expected);
     peer.settle();
 
     let mut errors = [stage.queue.error().to_string(), stage.queue.error().to_string()];
     errors.sort();
-    assert_eq!(errors, [
-        r#"the handler of event "work" ended without an outcome"#,
-        r#"the handler of event "work" failed: it broke"#,
-    ]);
+    assert_eq!(
+        errors,
+        [
+            r#"the handler of event "work" ended without an outcome"#,
+            r#"the handler of event "work" failed: it broke"#,
+        ]
+    );
     assert_eq!(stage.server.stats().handlers_in_flight, 0);
     assert_eq!(stage.queue.len(), 0);
 }
@@ -301,7 +339,9 @@ fn tickets_that_outlive_their_connection_are_harmless() {
     assert_eq!(stage.server.stats().handlers_in_flight, 4);
     events.pop().unwrap().reply.send("too late");
     drop(events.pop());
-    thread::spawn(move || events.pop().unwrap().reply.send("x".repeat(100))).join().unwrap();
+    thread::spawn(move || events.pop().unwrap().reply.send("x".repeat(100)))
+        .join()
+        .unwrap();
     assert_eq!(stage.server.stats().handlers_in_flight, 0);
     assert_eq!(stage.queue.len(), 0, "a peer that has left is no error");
 }
@@ -310,18 +350,26 @@ fn tickets_that_outlive_their_connection_are_harmless() {
 fn a_handshake_waits_for_its_ticket() {
     let stage = stage(Server::builder());
     let (_first, asked) = stage.knock();
-    let Item::Upgrade(request, ticket) = stage.queue.next() else { panic!() };
+    let Item::Upgrade(request, ticket) = stage.queue.next() else {
+        panic!()
+    };
     assert_eq!(request.uri(), "/");
     assert!(!asked.is_finished() && stage.server.conns().is_empty());
-    thread::spawn(|| ticket.accept(Accept::new().data(7_u32))).join().unwrap();
+    thread::spawn(|| ticket.accept(Accept::new().data(7_u32)))
+        .join()
+        .unwrap();
     let conn = stage.runtime.block_on(asked).unwrap().unwrap();
     assert_eq!(conn.data().get::<u32>(), Some(7));
-    let Item::Connect(_, ticket) = stage.queue.next() else { panic!() };
+    let Item::Connect(_, ticket) = stage.queue.next() else {
+        panic!()
+    };
     ticket.complete();
 
     let answer = |decide: fn(UpgradeTicket)| {
         let (_peer, asked) = stage.knock();
-        let Item::Upgrade(_, ticket) = stage.queue.next() else { panic!() };
+        let Item::Upgrade(_, ticket) = stage.queue.next() else {
+            panic!()
+        };
         thread::spawn(move || decide(ticket)).join().unwrap();
         let status = stage.runtime.block_on(asked).unwrap().unwrap_err().status();
         assert_eq!(stage.queue.error().status(), status);
@@ -335,7 +383,9 @@ fn a_handshake_waits_for_its_ticket() {
 fn a_handshake_whose_ticket_is_forgotten_ends_by_upgrade_timeout() {
     let stage = stage(Server::builder().upgrade_timeout(Duration::from_millis(50)));
     let (_peer, asked) = stage.knock();
-    let Item::Upgrade(_, ticket) = stage.queue.next() else { panic!() };
+    let Item::Upgrade(_, ticket) = stage.queue.next() else {
+        panic!()
+    };
     assert_eq!(stage.runtime.block_on(asked).unwrap().unwrap_err().status(), Some(503));
     ticket.accept(Accept::new());
     assert_eq!(stage.queue.error().kind(), ErrorKind::HandshakeFailed);
@@ -365,7 +415,8 @@ fn events_wait_until_the_ticket_of_on_connect_is_completed() {
 #[test]
 fn a_ticket_of_on_connect_that_is_failed_or_dropped_closes_with_1011() {
     let stage = stage(Server::builder());
-    let cases: [(fn(ConnectTicket), &str); 2] = [
+    type End = fn(ConnectTicket);
+    let cases: [(End, &str); 2] = [
         (|ticket| ticket.fail("no"), "on_connect failed: no"),
         (drop, "on_connect ended without an outcome"),
     ];
@@ -374,7 +425,10 @@ fn a_ticket_of_on_connect_that_is_failed_or_dropped_closes_with_1011() {
         peer.send("work||1");
         peer.settle();
         thread::spawn(move || end(ticket)).join().unwrap();
-        assert_eq!(peer.recv(), Some(Message::Close(Some((1011, "on_connect failed".into())))));
+        assert_eq!(
+            peer.recv(),
+            Some(Message::Close(Some((1011, "on_connect failed".into()))))
+        );
         peer.close(1011);
         assert_eq!(stage.queue.error().to_string(), told);
         assert_eq!(stage.queue.disconnect().code, 1011);
@@ -391,7 +445,11 @@ fn on_disconnect_comes_once_and_after_a_late_ticket_of_on_connect() {
         stage.wait_until("the end", |server| server.conns().is_empty());
         assert!(!conn.is_open());
         assert_eq!(stage.queue.len(), 0, "on_connect has not ended");
-        if complete { ticket.complete() } else { drop(ticket) }
+        if complete {
+            ticket.complete()
+        } else {
+            drop(ticket)
+        }
         assert_eq!(stage.queue.disconnect().code, 1006);
         assert_eq!(stage.queue.len(), 0);
     }
@@ -484,26 +542,36 @@ fn outcomes_travel_in_the_batches() {
     let (mut peer, conn) = stage.connect();
     let queue = &stage.queue;
 
-    conn.emit_with_ack_to("ask", b"you", true, None, acked(queue, "first")).unwrap();
+    conn.emit_with_ack_to("ask", b"you", true, None, acked(queue, "first"))
+        .unwrap();
     assert_eq!(peer.frame(), "ask||1||you");
     peer.send("__ack_ask||1||me");
-    let Item::Acked("first", Ok(reply)) = queue.next() else { panic!() };
+    let Item::Acked("first", Ok(reply)) = queue.next() else {
+        panic!()
+    };
     assert_eq!(reply.as_bytes(), "me");
 
-    conn.emit_with_ack_to("ask", b"", true, Some(Duration::from_millis(20)), acked(queue, "late")).unwrap();
+    conn.emit_with_ack_to("ask", b"", true, Some(Duration::from_millis(20)), acked(queue, "late"))
+        .unwrap();
     assert_eq!(peer.frame(), "ask||2||");
-    let Item::Acked("late", Err(error)) = queue.next() else { panic!() };
+    let Item::Acked("late", Err(error)) = queue.next() else {
+        panic!()
+    };
     assert_eq!(error.code(), "ack_timeout");
     peer.send("__ack_ask||2||too late");
 
     conn.ping_to(ponged(queue));
-    let Some(Message::Ping(data)) = peer.recv() else { panic!() };
+    let Some(Message::Ping(data)) = peer.recv() else {
+        panic!()
+    };
     stage.runtime.block_on(peer.pipe.send(Message::Pong(data))).unwrap();
     let Item::Ponged(Ok(_)) = queue.next() else { panic!() };
 
     // The pipe holds 64 KiB and the peer does not read.
     conn.drain_to(drained(queue));
-    let Item::Drained(Ok(())) = queue.next() else { panic!("an empty outbox is drained at once") };
+    let Item::Drained(Ok(())) = queue.next() else {
+        panic!("an empty outbox is drained at once")
+    };
     let mut emitted = 0;
     let full = loop {
         match conn.emit_payload("fill", &[b'x'; 1000], true) {
@@ -532,14 +600,19 @@ fn everything_awaited_ends_when_the_connection_does() {
         let (peer, conn) = stage.connect();
         let queue = &stage.queue;
         for _ in 0..10 {
-            conn.emit_with_ack_to("ask", b"", true, None, acked(queue, "lost")).unwrap();
+            conn.emit_with_ack_to("ask", b"", true, None, acked(queue, "lost"))
+                .unwrap();
             conn.ping_to(ponged(queue));
         }
         while conn.emit_payload("fill", &[b'x'; 1000], true).is_ok() {}
         conn.drain_to(drained(queue));
         assert_eq!(queue.len(), 0);
-        if by_peer { drop(peer) } else { conn.close_with(4000, "enough").unwrap() }
-        let code = Some(if by_peer { 1006 } else { 4000 });
+        if by_peer {
+            drop(peer)
+        } else {
+            conn.close_with(4000, "enough").unwrap()
+        }
+        let code = if by_peer { 1006 } else { 4000 };
         let mut told = [0; 3];
         for _ in 0..21 {
             let (at, error) = match queue.next() {
@@ -549,13 +622,18 @@ fn everything_awaited_ends_when_the_connection_does() {
                 other => panic!("{other:?}"),
             };
             told[at] += 1;
-            assert_eq!((error.kind(), error.close_code()), (ErrorKind::ConnectionClosed, code));
+            assert_eq!(
+                (error.kind(), error.close_code()),
+                (ErrorKind::ConnectionClosed, Some(code))
+            );
         }
         assert_eq!(told, [10, 10, 1]);
         // What begins after the end ends at once.
-        let error = conn.emit_with_ack_to("ask", b"", true, None, acked(queue, "never")).unwrap_err();
+        let error = conn
+            .emit_with_ack_to("ask", b"", true, None, acked(queue, "never"))
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionClosed);
-        assert_eq!(queue.disconnect().code, code.unwrap());
+        assert_eq!(queue.disconnect().code, code);
         conn.ping_to(ponged(queue));
         conn.drain_to(drained(queue));
         let Item::Ponged(Err(_)) = queue.next() else { panic!() };
@@ -575,7 +653,9 @@ fn an_acknowledgment_that_is_given_up_has_no_outcome() {
     };
     let ack = conn.emit_with_ack_to("ask", b"", true, None, waiter()).unwrap();
     assert_eq!(peer.frame(), "ask||1||");
-    let kept = conn.emit_with_ack_to("ask", b"", true, None, acked(&stage.queue, "kept")).unwrap();
+    let kept = conn
+        .emit_with_ack_to("ask", b"", true, None, acked(&stage.queue, "kept"))
+        .unwrap();
     assert_eq!(peer.frame(), "ask||2||");
     let error = conn.emit_with_ack_to("ask", b"", true, None, waiter()).unwrap_err();
     assert_eq!(error.code(), "too_many_acks");
@@ -586,7 +666,9 @@ fn an_acknowledgment_that_is_given_up_has_no_outcome() {
     assert_eq!(stage.server.stats().acks_pending, 1);
     peer.send("__ack_ask||1||nobody hears it");
     peer.send("__ack_ask||2||somebody does");
-    let Item::Acked("kept", Ok(_)) = stage.queue.next() else { panic!() };
+    let Item::Acked("kept", Ok(_)) = stage.queue.next() else {
+        panic!()
+    };
     conn.cancel_ack(kept);
     conn.cancel_ack(ack);
     assert_eq!(stage.server.stats().stray_replies, 1);
@@ -645,12 +727,22 @@ impl Handler for Panics {
 fn a_panic_in_the_trait_costs_one_event_or_one_connection() {
     let runtime = two_workers();
     let panics = Arc::<Panics>::default();
-    let server = Server::builder().handler(panics.clone()).runtime(runtime.handle().clone()).build().unwrap();
+    let server = Server::builder()
+        .handler(panics.clone())
+        .runtime(runtime.handle().clone())
+        .build()
+        .unwrap();
     let knock = |path: &str| {
         let (near, pipe) = pipe();
         let request = http::Request::get(path).body(()).unwrap();
         let accepted = runtime.block_on(server.accept_pipe(request, near));
-        (accepted, Peer { runtime: &runtime, pipe })
+        (
+            accepted,
+            Peer {
+                runtime: &runtime,
+                pipe,
+            },
+        )
     };
     let told = || panics.queue.error().to_string();
 
@@ -659,7 +751,10 @@ fn a_panic_in_the_trait_costs_one_event_or_one_connection() {
     assert!(told().ends_with("on_upgrade panicked: in upgrade"));
 
     let (_, mut peer) = knock("/connect");
-    assert_eq!(peer.recv(), Some(Message::Close(Some((1011, "on_connect failed".into())))));
+    assert_eq!(
+        peer.recv(),
+        Some(Message::Close(Some((1011, "on_connect failed".into()))))
+    );
     peer.close(1011);
     assert_eq!(told(), "on_connect panicked: in connect");
     assert_eq!(told(), "on_disconnect panicked: in disconnect");
@@ -690,8 +785,14 @@ fn a_panic_in_the_trait_costs_one_event_or_one_connection() {
 fn a_waiter_that_panics_costs_itself_only() {
     let stage = stage(Server::builder());
     let (mut peer, conn) = stage.connect();
-    let wait = |what| conn.emit_with_ack_to("ask", b"", true, None, acked(&stage.queue, what)).unwrap();
-    let panic = || conn.emit_with_ack_to("ask", b"", true, None, Waiter::call(|_| panic!("in a waiter"))).unwrap();
+    let wait = |what| {
+        conn.emit_with_ack_to("ask", b"", true, None, acked(&stage.queue, what))
+            .unwrap()
+    };
+    let panic = || {
+        conn.emit_with_ack_to("ask", b"", true, None, Waiter::call(|_| panic!("in a waiter")))
+            .unwrap()
+    };
     // By a reply, by a deadline, by the end of the connection.
     panic();
     wait("second");
@@ -699,8 +800,17 @@ fn a_waiter_that_panics_costs_itself_only() {
     peer.frame();
     peer.send("__ack_ask||1");
     peer.send("__ack_ask||2");
-    let Item::Acked("second", Ok(_)) = stage.queue.next() else { panic!() };
-    conn.emit_with_ack_to("ask", b"", true, Some(Duration::from_millis(1)), Waiter::call(|_| panic!("late"))).unwrap();
+    let Item::Acked("second", Ok(_)) = stage.queue.next() else {
+        panic!()
+    };
+    conn.emit_with_ack_to(
+        "ask",
+        b"",
+        true,
+        Some(Duration::from_millis(1)),
+        Waiter::call(|_| panic!("late")),
+    )
+    .unwrap();
     peer.frame();
     stage.wait_until("the deadline", |server| server.stats().acks_timed_out == 1);
     peer.settle();
@@ -711,7 +821,9 @@ fn a_waiter_that_panics_costs_itself_only() {
     wait("lost");
     drop(peer);
     for _ in 0..2 {
-        let Item::Acked("lost", Err(_)) = stage.queue.next() else { panic!() };
+        let Item::Acked("lost", Err(_)) = stage.queue.next() else {
+            panic!()
+        };
     }
     assert_eq!(stage.queue.disconnect().code, 1006);
 }
@@ -740,7 +852,8 @@ fn a_batch_that_nobody_draws_fills_max_inflight_and_goes_on_when_drawn() {
         peer.send(format!("work||{n}||{n}"));
     }
     // Replies and pings are read while events wait.
-    conn.emit_with_ack_to("ask", b"", true, None, acked(&Arc::default(), "elsewhere")).unwrap();
+    conn.emit_with_ack_to("ask", b"", true, None, acked(&Arc::default(), "elsewhere"))
+        .unwrap();
     assert_eq!(peer.frame(), "ask||1||");
     peer.send("__ack_ask||1||");
     peer.settle();
@@ -763,12 +876,16 @@ fn reading_pauses_when_events_fill_their_memory_and_goes_on() {
     let payload = "x".repeat(10_000);
     let sending = stage.runtime.spawn(async move {
         for n in 1..=300 {
-            pipe.send(Message::Text(format!("work||{n}||{payload}").into())).await.unwrap();
+            pipe.send(Message::Text(format!("work||{n}||{payload}").into()))
+                .await
+                .unwrap();
         }
         pipe
     });
     // One mebibyte waits, and the pipe holds a little more: the sender can't have finished.
-    stage.wait_until("a pause", |server| server.stats().bytes_in > 1 << 20 || server.stats().events_in > 104);
+    stage.wait_until("a pause", |server| {
+        server.stats().bytes_in > 1 << 20 || server.stats().events_in > 104
+    });
     thread::sleep(Duration::from_millis(20));
     assert!(!sending.is_finished());
     assert_eq!(stage.queue.len(), 1);
@@ -794,11 +911,19 @@ fn do_everything(server: &Server, conn: &Conn) {
     conn.leave("room");
     conn.join("room");
     conn.data().insert(7_u8);
-    let _ = conn.emit_with_ack_to("ask", b"", true, None, Waiter::call(drop)).map(|ack| conn.cancel_ack(ack));
+    let _ = conn
+        .emit_with_ack_to("ask", b"", true, None, Waiter::call(drop))
+        .map(|ack| conn.cancel_ack(ack));
     conn.ping_to(Waiter::call(drop));
     conn.drain_to(Waiter::call(drop));
     drop(conn.closed());
-    let _ = (server.stats(), server.conns(), server.rooms(), server.members("room"), server.conn(conn.id()));
+    let _ = (
+        server.stats(),
+        server.conns(),
+        server.rooms(),
+        server.members("room"),
+        server.conn(conn.id()),
+    );
     let _ = server.emit("note", "z");
 }
 
@@ -890,12 +1015,18 @@ fn nothing_is_called_with_a_lock_held() {
         let busy = watched;
         let connect = || {
             let (near, far) = pipe();
-            let conn = handle.block_on(server.accept_pipe(http::Request::new(()), near)).unwrap();
+            let conn = handle
+                .block_on(server.accept_pipe(http::Request::new(()), near))
+                .unwrap();
             // A connection that is closed before it has begun is none that the handler hears of.
             assert!(matches!(busy.queue.next(), Item::Acked("connected", _)));
             (conn, far)
         };
-        let send = |pipe: &mut Pipe, frame: &str| handle.block_on(pipe.send(Message::Text(frame.to_owned().into()))).unwrap();
+        let send = |pipe: &mut Pipe, frame: &str| {
+            handle
+                .block_on(pipe.send(Message::Text(frame.to_owned().into())))
+                .unwrap()
+        };
         let disconnected = || loop {
             if let Item::Disconnect(_, disconnect) = busy.queue.next() {
                 return disconnect;
@@ -925,7 +1056,11 @@ fn nothing_is_called_with_a_lock_held() {
             disconnected();
         }
         // A ticket completed, failed and dropped on this thread.
-        for end in [|reply: Reply| reply.send("x".repeat(3_000)), |reply: Reply| reply.fail("no"), |reply: Reply| drop(reply)] {
+        for end in [
+            |reply: Reply| reply.send("x".repeat(3_000)),
+            |reply: Reply| reply.fail("no"),
+            |reply: Reply| drop(reply),
+        ] {
             let (_, mut pipe) = connect();
             send(&mut pipe, "keep||1");
             end(busy.queue.event().reply);
@@ -936,9 +1071,12 @@ fn nothing_is_called_with_a_lock_held() {
         // Waiters told by a reply, a deadline, a pong, room in the outbox, this side's close and the peer's.
         let (conn, mut pipe) = connect();
         let (acting, rx) = told(&conn);
-        conn.emit_with_ack_to("mine", b"", true, None, Waiter::call(move |_| acting())).unwrap();
+        conn.emit_with_ack_to("mine", b"", true, None, Waiter::call(move |_| acting()))
+            .unwrap();
         let id = loop {
-            let Some(Message::Text(frame)) = handle.block_on(pipe.recv()) else { continue };
+            let Some(Message::Text(frame)) = handle.block_on(pipe.recv()) else {
+                continue;
+            };
             let frame = String::from_utf8(frame.into()).unwrap();
             if let Some(id) = frame.strip_prefix("mine||") {
                 break id.trim_end_matches('|').to_owned();
@@ -951,7 +1089,14 @@ fn nothing_is_called_with_a_lock_held() {
 
         let (conn, pipe) = connect();
         let (acting, rx) = told(&conn);
-        conn.emit_with_ack_to("mine", b"", true, Some(Duration::from_millis(1)), Waiter::call(move |_| acting())).unwrap();
+        conn.emit_with_ack_to(
+            "mine",
+            b"",
+            true,
+            Some(Duration::from_millis(1)),
+            Waiter::call(move |_| acting()),
+        )
+        .unwrap();
         rx.recv().unwrap();
         drop(pipe);
         disconnected();
@@ -984,13 +1129,18 @@ fn nothing_is_called_with_a_lock_held() {
             let mut told_all = Vec::new();
             for _ in 0..3 {
                 let (acting, rx) = told(&conn);
-                conn.emit_with_ack_to("mine", b"", true, None, Waiter::call(move |_| acting())).unwrap();
+                conn.emit_with_ack_to("mine", b"", true, None, Waiter::call(move |_| acting()))
+                    .unwrap();
                 told_all.push(rx);
                 let (acting, rx) = told(&conn);
                 conn.ping_to(Waiter::call(move |_| acting()));
                 told_all.push(rx);
             }
-            if by_peer { drop(pipe) } else { conn.close() }
+            if by_peer {
+                drop(pipe)
+            } else {
+                conn.close()
+            }
             for rx in told_all {
                 rx.recv().unwrap();
             }
@@ -1004,14 +1154,18 @@ fn nothing_is_called_with_a_lock_held() {
         };
         let ack = conn.emit_with_ack_to("mine", b"", true, None, waiter()).unwrap();
         conn.cancel_ack(ack);
-        conn.emit_with_ack_to("no||name", b"", true, None, waiter()).unwrap_err();
-        conn.emit_with_ack_to("mine", &[b'x'; 4_000], true, None, waiter()).unwrap_err();
+        conn.emit_with_ack_to("no||name", b"", true, None, waiter())
+            .unwrap_err();
+        conn.emit_with_ack_to("mine", &[b'x'; 4_000], true, None, waiter())
+            .unwrap_err();
         handle.block_on(server.shutdown_within(Duration::from_millis(200)));
         disconnected();
         conn.emit_with_ack_to("mine", b"", true, None, waiter()).unwrap_err();
         done.send(()).unwrap();
     });
-    finished.recv_timeout(HANG).expect("a deadlock, or a failed assertion above");
+    finished
+        .recv_timeout(HANG)
+        .expect("a deadlock, or a failed assertion above");
 }
 
 /// Two foreign loops answer whatever comes, until they are told to end; each loses its own share of wake-ups, if any are lost.
@@ -1050,11 +1204,15 @@ async fn ping_pong(server: Server, peers: usize, events: usize, at_once: usize) 
             server.accept_pipe(http::Request::new(()), near).await.unwrap();
             for round in 0..events / at_once {
                 for n in 1..=at_once {
-                    far.send(Message::Text(format!("ball||{}||{n}", round * at_once + n).into())).await.unwrap();
+                    far.send(Message::Text(format!("ball||{}||{n}", round * at_once + n).into()))
+                        .await
+                        .unwrap();
                 }
                 for _ in 0..at_once {
                     let reply = tokio::time::timeout(HANG, far.recv()).await;
-                    let Ok(Some(Message::Text(reply))) = reply else { panic!("in round {round}: {reply:?}") };
+                    let Ok(Some(Message::Text(reply))) = reply else {
+                        panic!("in round {round}: {reply:?}")
+                    };
                     assert!(reply.starts_with(b"__ack_ball||"));
                 }
             }
@@ -1078,20 +1236,28 @@ fn a_ticket_completed_while_its_link_sleeps_wakes_it() {
 #[test]
 fn a_ticket_completed_while_events_wait_wakes_their_link() {
     let stage = stage(Server::builder().max_inflight(1));
-    loops(&stage.queue, || stage.runtime.block_on(ping_pong(stage.server.clone(), 2, 20_000, 5)));
+    loops(&stage.queue, || {
+        stage.runtime.block_on(ping_pong(stage.server.clone(), 2, 20_000, 5))
+    });
 }
 
 #[test]
 fn a_ticket_completed_while_other_connections_wait_wakes_one_of_them() {
     let stage = stage(Server::builder().max_inflight_total(2).max_inflight(3));
-    loops(&stage.queue, || stage.runtime.block_on(ping_pong(stage.server.clone(), 6, 5_000, 5)));
+    loops(&stage.queue, || {
+        stage.runtime.block_on(ping_pong(stage.server.clone(), 6, 5_000, 5))
+    });
 }
 
 #[test]
 fn one_runtime_thread_is_woken_as_well() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let queue = Arc::<Queue>::default();
-    let server = Server::builder().handler(queue.clone()).max_inflight(2).build().unwrap();
+    let server = Server::builder()
+        .handler(queue.clone())
+        .max_inflight(2)
+        .build()
+        .unwrap();
     loops(&queue, || runtime.block_on(ping_pong(server, 2, 10_000, 4)));
 }
 
@@ -1121,7 +1287,10 @@ fn a_place_among_all_handlers_goes_to_one_who_can_use_it() {
     for event in [second, a1, c1] {
         event.reply.send(());
     }
-    assert_eq!((a.frame(), a.frame(), c.frame()), ("__ack_a||2".into(), "__ack_a||1".into(), "__ack_c||1".into()));
+    assert_eq!(
+        (a.frame(), a.frame(), c.frame()),
+        ("__ack_a||2".into(), "__ack_a||1".into(), "__ack_c||1".into())
+    );
 }
 
 #[test]
@@ -1138,11 +1307,16 @@ fn a_shutdown_does_not_wait_for_ever_for_foreign_tickets() {
         closing.send(()).unwrap();
     });
     let server = stage.server.clone();
-    let shutdown = stage.runtime.spawn(async move { server.shutdown_within(Duration::from_millis(500)).await });
+    let shutdown = stage
+        .runtime
+        .spawn(async move { server.shutdown_within(Duration::from_millis(500)).await });
     told.recv_timeout(HANG).expect("closing has begun");
     first.reply.send("in time");
     assert_eq!(peer.frame(), "__ack_work||1||in time");
-    assert_eq!(peer.recv(), Some(Message::Close(Some((1000, "server shutdown".into())))));
+    assert_eq!(
+        peer.recv(),
+        Some(Message::Close(Some((1000, "server shutdown".into()))))
+    );
     peer.close(1000);
     assert_eq!(stage.queue.disconnect().reason, "server shutdown");
     stage.runtime.block_on(shutdown).unwrap();
@@ -1152,16 +1326,46 @@ fn a_shutdown_does_not_wait_for_ever_for_foreign_tickets() {
 }
 
 #[test]
+fn a_runtime_that_goes_away_ends_what_is_awaited() {
+    let stage = stage(Server::builder());
+    let (mut peer, conn) = stage.connect();
+    peer.send("work||1");
+    let event = stage.queue.event();
+    let Peer { pipe: _pipe, .. } = peer;
+    let Stage { server, queue, runtime } = stage;
+    conn.emit_with_ack_to("ask", b"", true, None, acked(&queue, "lost"))
+        .unwrap();
+    conn.ping_to(ponged(&queue));
+    runtime.shutdown_timeout(HANG);
+    let Item::Acked("lost", Err(error)) = queue.next() else {
+        panic!()
+    };
+    assert_eq!(error.code(), "connection_closed");
+    let Item::Ponged(Err(_)) = queue.next() else { panic!() };
+    assert_eq!(queue.disconnect().code, 1006);
+    event.reply.send("too late");
+    assert_eq!(
+        (server.conns().len(), server.stats().handlers_in_flight, queue.len()),
+        (0, 0, 0)
+    );
+    assert_eq!(conn.emit("news", ()).unwrap_err().code(), "connection_closed");
+}
+
+#[test]
 fn a_client_waits_for_its_ticket_of_on_connect_and_queues_its_events() {
     let runtime = two_workers();
     let queue = Arc::<Queue>::default();
     let server = Server::builder().runtime(runtime.handle().clone()).build().unwrap();
     let (near, far) = pipe();
-    let conn = runtime.block_on(server.accept_pipe(http::Request::new(()), near)).unwrap();
+    let conn = runtime
+        .block_on(server.accept_pipe(http::Request::new(()), near))
+        .unwrap();
     conn.emit("news", "first").unwrap();
     let builder = Client::builder().handler(queue.clone());
     let connecting = runtime.spawn(builder.connect_pipe(far));
-    let Item::Connect(_, ticket) = queue.next() else { panic!() };
+    let Item::Connect(_, ticket) = queue.next() else {
+        panic!()
+    };
     assert!(!connecting.is_finished());
     assert_eq!(queue.len(), 0);
     ticket.complete();

@@ -10,7 +10,7 @@ import json
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -36,6 +36,22 @@ class Peer(Endpoint):
 
     def receive_all(self, count: int) -> list[Message]:
         return [self.receive() for _ in range(count)]
+
+    def send_until_it_blocks(self, messages: Iterable[Message]) -> int:
+        """Sends until the program has taken no more for a moment. How many it took; the last may stay a fragment."""
+        sent = 0
+        self.sock.settimeout(0.3)
+        try:
+            for message in messages:
+                frame = memoryview(self.encode(message.opcode, message.data))
+                while frame:
+                    frame = frame[self.sock.send(frame) :]
+                sent += 1
+        except TimeoutError:
+            pass
+        finally:
+            self.sock.settimeout(rawws.TIMEOUT)
+        return sent
 
     def call(self, name: str, payload: bytes | str = b"") -> bytes:
         """Emits with an ack id of its own and returns the reply; what comes before it waits in `inbox`."""

@@ -1,6 +1,7 @@
 """Limits that a client's user can run into."""
 
 import peers
+import pytest
 from harness import event
 from rawws import text
 
@@ -24,6 +25,15 @@ def test_past_its_outbox_an_event_is_refused_and_no_other_is_lost(client, monkey
     assert client.outcome(client.do("drain")) == b""
     client.emit("after", b"x")
     assert conn.receive() == text("after||0||x")
+
+
+@pytest.mark.parametrize("size", [1_000, 65_000, 1_000_000])
+def test_a_server_that_reads_late_loses_no_answer(client, size):
+    conn = client.accept()
+    payload = b"x" * size
+    sent = conn.send_until_it_blocks(text(event("question", id + 1, payload)) for id in range((32 << 20) // size))
+    got = {message.data for message in conn.receive_all(sent)}
+    assert got == {event("__ack_question", id + 1, payload) for id in range(sent)}
 
 
 def test_past_its_open_acknowledgments_another_is_refused(client):

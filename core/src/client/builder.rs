@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::conn::Conn;
+use crate::conn::{Conn, panic_message};
 use crate::disconnect::Disconnect;
 use crate::error::{BoxError, Error};
 use crate::handler::Handler;
@@ -310,8 +312,12 @@ where
     E: Into<BoxError>,
 {
     Arc::new(move || {
-        let text = (f.clone())();
-        Box::pin(async move { text.await.map_err(Into::into) })
+        let f = f.clone();
+        // A panic fails the dial, not the task that dials.
+        let text = AssertUnwindSafe(async move { f().await.map_err(Into::into) }).catch_unwind();
+        Box::pin(async move {
+            text.await.unwrap_or_else(|panic| Err(format!("it panicked: {}", panic_message(&*panic)).into()))
+        })
     })
 }
 

@@ -1,6 +1,7 @@
 //! A client's life: dialling, the connection of the moment, coming back, and what waits meanwhile.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
@@ -9,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::conn::{By, Conn, check_name, too_large};
+use crate::conn::{By, Conn, check_name, panicked, too_large};
 use crate::disconnect::Disconnect;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::handler::Waiter;
@@ -334,9 +335,14 @@ impl Owner for Inner {
         if self.config.reconnect.is_none() || self.closing.is_cancelled() || *self.state.borrow() == State::Connecting {
             return false;
         }
+        let usual = || should_reconnect(disconnect.code, &disconnect.reason, false);
         match &self.config.should_reconnect {
-            Some(f) => f(disconnect),
-            None => should_reconnect(disconnect.code, &disconnect.reason, false),
+            // It is called while the connection ends, where a panic would abort the process.
+            Some(f) => catch_unwind(AssertUnwindSafe(|| f(disconnect))).unwrap_or_else(|panic| {
+                self.hub.report(None, panicked("should_reconnect", &*panic));
+                usual()
+            }),
+            None => usual(),
         }
     }
 }

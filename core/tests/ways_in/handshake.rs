@@ -206,6 +206,7 @@ async fn a_connection_of_a_full_server_is_unavailable_until_another_has_left() {
     // The place is given back as the connection ends.
     let mut second = running.dial().await;
     second.upgrade().await;
+    drop((first, second));
     running.shutdown().await;
 }
 
@@ -231,6 +232,7 @@ async fn frames_in_the_packet_of_the_request_are_not_lost() {
     assert_eq!(peer.answer().await.status, 101);
     assert_eq!(peer.text().await, "__ack_echo||1||a");
     assert_eq!(peer.text().await, "__ack_echo||2||b");
+    drop(peer);
     running.shutdown().await;
 }
 

@@ -334,6 +334,7 @@ async fn frames_in_the_record_of_the_request_are_not_lost() {
         .await;
     assert_eq!(peer.answer().await.status, 101);
     assert_eq!(peer.text().await, "__ack_echo||1||x");
+    drop(peer);
     running.shutdown().await;
 }
 

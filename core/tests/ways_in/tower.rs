@@ -74,6 +74,7 @@ async fn axum_serves_events_and_other_routes_on_one_port() {
     peer.send(text("echo||1||later")).await;
     assert_eq!(peer.text().await, "__ack_echo||1||later");
 
+    drop(peer);
     server.shutdown().await;
     assert_eq!(server.stats().connections, 0);
     // The port is not ours: what is mounted says that it is over, the rest goes on.
@@ -250,7 +251,7 @@ fn with_a_runtime_of_their_own_server_and_client_are_used_from_any_thread() {
     let (ours, theirs) = testing::pipe();
     now(server.accept_pipe(crate::adopted::request(&[]), ours)).unwrap();
     drop(theirs);
-    let (_peer, theirs) = tokio::io::duplex(4096);
+    let (peer, theirs) = tokio::io::duplex(4096);
     now(server.accept(crate::adopted::request(&[]), theirs, [])).unwrap();
     runtime.block_on(async {
         let client = Client::builder().connect(url).await.unwrap();
@@ -262,6 +263,7 @@ fn with_a_runtime_of_their_own_server_and_client_are_used_from_any_thread() {
         "y"
     );
     now_and_then(client.close());
+    drop(peer);
     now_and_then(server.shutdown());
     serving.join().unwrap().unwrap();
 }

@@ -114,10 +114,10 @@ impl State {
         let dropping = conn.hub().dropping.clone();
         let rest = async move {
             let all = async {
-                if let Some(future) = connecting {
-                    if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
-                        conn.report(panicked("on_connect", &*panic));
-                    }
+                if let Some(future) = connecting
+                    && let Err(panic) = AssertUnwindSafe(future).catch_unwind().await
+                {
+                    conn.report(panicked("on_connect", &*panic));
                 }
                 let mut handlers = handlers.map(|handlers| *handlers).unwrap_or_default();
                 while let Some(error) = handlers.next().await {
