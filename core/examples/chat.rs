@@ -38,7 +38,11 @@ struct Said {
 /// The names of those in a room that this connection may or may not be in.
 fn names(conn: &Conn, room: &str) -> Vec<String> {
     let members = conn.to(room).conns();
-    members.iter().filter_map(|conn| conn.data().get::<Guest>()).map(|guest| guest.name).collect()
+    members
+        .iter()
+        .filter_map(|conn| conn.data().get::<Guest>())
+        .map(|guest| guest.name)
+        .collect()
 }
 
 /// Tells a room who is in it now.
@@ -60,7 +64,10 @@ fn chat() -> Result<Server, etp_ws::Error> {
         .on("enter", |conn: Conn, Json(Enter { name, room }): Json<Enter>| {
             let (name, room) = (short(&name, "the name")?, short(&room, "the room")?);
             leave(&conn)?;
-            conn.data().insert(Guest { name, room: room.clone() });
+            conn.data().insert(Guest {
+                name,
+                room: room.clone(),
+            });
             conn.join(&room);
             tell_members(&conn, &room)?;
             let members = names(&conn, &room);
@@ -94,7 +101,10 @@ async fn main() -> Result<(), BoxError> {
 
     let addr = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let listener = tokio::net::TcpListener::bind(&addr).await?;
-    println!("The chat is at http://{} - open it in two windows, enter a room and talk.", listener.local_addr()?);
+    println!(
+        "The chat is at http://{} - open it in two windows, enter a room and talk.",
+        listener.local_addr()?
+    );
     println!("Ctrl-C ends it; the page comes back by itself when you start it again.");
     let ended = async move {
         // Without a signal handler there is nothing to wait for: the process ends anyhow.

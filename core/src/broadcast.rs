@@ -55,7 +55,9 @@ impl Broadcast {
             return Err(too_large(heading, len, most));
         }
         if self.hub.limits.wire_log {
-            self.conns().iter().for_each(|conn| wire::sent(conn, heading, &payload.bytes));
+            self.conns()
+                .iter()
+                .for_each(|conn| wire::sent(conn, heading, &payload.bytes));
         }
         let encoded = Encoded::event(name, &payload.bytes, payload.text);
         Ok(Reached(self.hub.broadcast(&self.selection, &encoded)))

@@ -9,11 +9,11 @@ mod push;
 mod shared;
 
 pub use self::ack::EmitWithAck;
-pub use self::identity::{ConnId, Data};
 pub(crate) use self::ack::GiveUp;
+pub use self::identity::{ConnId, Data};
 pub(crate) use self::push::{check_close, check_name, panic_message, panicked, too_large};
-pub(crate) use self::shared::{By, Phase};
 use self::shared::Shared;
+pub(crate) use self::shared::{By, Phase};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;

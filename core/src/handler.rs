@@ -16,7 +16,6 @@ use std::time::Duration;
 use compact_str::CompactString;
 use tokio::sync::oneshot;
 
-use crate::upgrade::{Accept, Reject};
 use crate::conn::{Conn, panic_message};
 use crate::disconnect::Disconnect;
 use crate::error::{BoxError, Error, ErrorKind};
@@ -24,6 +23,7 @@ use crate::event::Incoming;
 use crate::net::outbox::{Heading, Kind};
 use crate::payload::{IntoPayload, Payload};
 use crate::request::Request;
+use crate::upgrade::{Accept, Reject};
 
 /// A future that the connection's task drives.
 pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
@@ -108,9 +108,7 @@ impl ConnectTicket {
     /// The connection is closed with 1011, the error reported.
     pub fn fail(mut self, error: impl Into<BoxError>) {
         if let Some(conn) = self.conn.take() {
-            conn.report(
-                Error::new(ErrorKind::HandlerFailed, "on_connect failed").with_source(error),
-            );
+            conn.report(Error::new(ErrorKind::HandlerFailed, "on_connect failed").with_source(error));
             conn.connect_done(false);
         }
     }
@@ -211,10 +209,7 @@ impl Reply {
 
     /// Ends the handler without a reply: nobody handles such events.
     pub fn no_handler(self) {
-        let error = Error::new(
-            ErrorKind::NoHandler,
-            format!("no handler for event {:?}", self.name),
-        );
+        let error = Error::new(ErrorKind::NoHandler, format!("no handler for event {:?}", self.name));
         self.fail_with(error);
     }
 

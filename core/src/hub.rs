@@ -278,11 +278,7 @@ impl Hub {
     }
 
     pub(crate) fn count_close(&self, reason: String) {
-        let mut closes = self
-            .counters
-            .closes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut closes = self.counters.closes.lock().unwrap_or_else(PoisonError::into_inner);
         *closes.entry(reason).or_default() += 1;
     }
 
@@ -303,11 +299,7 @@ impl Hub {
             malformed_frames: read(&counters.malformed),
             handlers_in_flight: self.inflight.load(Ordering::Relaxed),
             bytes_queued: 0,
-            closes: counters
-                .closes
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            closes: counters.closes.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         };
         self.rooms.each(&Selection::default(), |conn| {
             let (pending, queued) = conn.load();

@@ -80,7 +80,6 @@
 
 extern crate alloc;
 
-pub mod protocol;
 #[cfg(feature = "net")]
 mod broadcast;
 #[cfg(feature = "net")]
@@ -103,6 +102,7 @@ mod limits;
 mod net;
 #[cfg(feature = "net")]
 mod payload;
+pub mod protocol;
 #[cfg(feature = "net")]
 mod request;
 #[cfg(feature = "net")]
@@ -126,12 +126,12 @@ pub use payload::Json;
 pub use {
     broadcast::{Broadcast, IntoExcept, IntoRooms, Reached},
     bytes::Bytes,
-    http,
     client::{Client, ClientBuilder, Reconnect, State},
     conn::{Conn, ConnId, Data, EmitWithAck},
     disconnect::Disconnect,
     error::{BoxError, Error, ErrorKind},
     event::{Event, Incoming},
+    http,
     net::dial::token_protocols,
     payload::{FromEvent, IntoPayload, IntoReply, Payload},
     request::Request,

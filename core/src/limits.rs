@@ -80,9 +80,7 @@ pub(crate) fn size(name: &str, value: usize, least: usize, most: usize) -> Resul
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    Err(Error::option(format!(
-        "{name} is {value}; it can be {least} to {most}"
-    )))
+    Err(Error::option(format!("{name} is {value}; it can be {least} to {most}")))
 }
 
 pub(crate) fn duration(name: &str, value: Duration) -> Result<(), Error> {
@@ -90,9 +88,7 @@ pub(crate) fn duration(name: &str, value: Duration) -> Result<(), Error> {
     if value >= Duration::from_millis(1) && value <= most {
         return Ok(());
     }
-    Err(Error::option(format!(
-        "{name} is {value:?}; it can be 1 ms to 7 days"
-    )))
+    Err(Error::option(format!("{name} is {value:?}; it can be 1 ms to 7 days")))
 }
 
 /// The setters that server and client builders share; `$limits` is the path to their [`Limits`].

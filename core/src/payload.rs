@@ -244,20 +244,18 @@ mod json {
 
     impl<T: DeserializeOwned + Send + 'static> FromEvent for Json<T> {
         fn from_event(event: &Incoming<'_>) -> Result<Self, Error> {
-            serde_json::from_slice(event.payload())
-                .map(Json)
-                .map_err(|error| {
-                    // serde_json's sentence may quote the payload; its place and category do not.
-                    invalid(
-                        event,
-                        &format!(
-                            "is not JSON of the handler's type ({:?} error at line {}, column {})",
-                            error.classify(),
-                            error.line(),
-                            error.column()
-                        ),
-                    )
-                })
+            serde_json::from_slice(event.payload()).map(Json).map_err(|error| {
+                // serde_json's sentence may quote the payload; its place and category do not.
+                invalid(
+                    event,
+                    &format!(
+                        "is not JSON of the handler's type ({:?} error at line {}, column {})",
+                        error.classify(),
+                        error.line(),
+                        error.column()
+                    ),
+                )
+            })
         }
     }
 

@@ -102,10 +102,7 @@ impl Request {
     pub fn headers(&self) -> HeaderMap {
         self.lines()
             .filter_map(|(name, value)| {
-                Some((
-                    HeaderName::from_bytes(name).ok()?,
-                    HeaderValue::from_bytes(value).ok()?,
-                ))
+                Some((HeaderName::from_bytes(name).ok()?, HeaderValue::from_bytes(value).ok()?))
             })
             .collect()
     }
@@ -164,11 +161,7 @@ impl fmt::Debug for Request {
 }
 
 /// The client behind trusted proxies: the last address of `X-Forwarded-For` that is not one of them.
-fn forwarded_for(
-    headers: &HeaderMap,
-    peer: Option<SocketAddr>,
-    trusted: &[ipnet::IpNet],
-) -> Option<IpAddr> {
+fn forwarded_for(headers: &HeaderMap, peer: Option<SocketAddr>, trusted: &[ipnet::IpNet]) -> Option<IpAddr> {
     let peer = peer?.ip();
     let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip.to_canonical()));
     if !is_trusted(peer) {

@@ -107,11 +107,7 @@ impl Rooms {
             member.rooms.reserve_exact(1);
         }
         member.rooms.push(name.clone());
-        table
-            .rooms
-            .entry(name)
-            .or_default()
-            .insert(id, conn.clone());
+        table.rooms.entry(name).or_default().insert(id, conn.clone());
     }
 
     pub(crate) fn leave(&self, conn: &Conn, room: &str) {
@@ -176,11 +172,7 @@ impl Rooms {
     pub(crate) fn each(&self, selection: &Selection, mut f: impl FnMut(&Conn)) {
         let table = self.read();
         let excepted = |id: u128| {
-            selection.except_conns.contains(&id)
-                || selection
-                    .except_rooms
-                    .iter()
-                    .any(|room| in_room(&table, room, id))
+            selection.except_conns.contains(&id) || selection.except_rooms.iter().any(|room| in_room(&table, room, id))
         };
         let no_exceptions = selection.except_conns.is_empty() && selection.except_rooms.is_empty();
         let Some(rooms) = &selection.rooms else {
@@ -204,10 +196,7 @@ impl Rooms {
 }
 
 fn in_room(table: &Table, room: &str, id: u128) -> bool {
-    table
-        .rooms
-        .get(room)
-        .is_some_and(|members| members.contains_key(&id))
+    table.rooms.get(room).is_some_and(|members| members.contains_key(&id))
 }
 
 impl Table {

@@ -250,9 +250,7 @@ impl Router {
         F: FnOnce(Request) -> R + Clone + Send + Sync + 'static,
         R: UpgradeOutcome<M>,
     {
-        self.upgrade = Some(Box::new(move |request, ticket| {
-            (f.clone())(request).finish(ticket)
-        }));
+        self.upgrade = Some(Box::new(move |request, ticket| (f.clone())(request).finish(ticket)));
     }
 
     pub(crate) fn on_connect<F, R, M>(&mut self, f: F)
@@ -276,9 +274,7 @@ impl Router {
         F: FnOnce(Conn, Disconnect) -> R + Clone + Send + Sync + 'static,
         R: Outcome<M>,
     {
-        self.disconnect = Some(Box::new(move |conn, disconnect| {
-            (f.clone())(conn, disconnect).answer()
-        }));
+        self.disconnect = Some(Box::new(move |conn, disconnect| (f.clone())(conn, disconnect).answer()));
     }
 
     pub(crate) fn on_error<F, R, M>(&mut self, f: F)
@@ -368,8 +364,7 @@ impl Handler for Routes {
         Some(Box::pin(async move {
             if let Err(error) = answer.await {
                 conn.report(
-                    Error::new(crate::error::ErrorKind::HandlerFailed, "on_disconnect failed")
-                        .with_source(error),
+                    Error::new(crate::error::ErrorKind::HandlerFailed, "on_disconnect failed").with_source(error),
                 );
             }
         }))
@@ -435,10 +430,7 @@ struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 impl<T> Future for AbortOnDrop<T> {
     type Output = Result<T, tokio::task::JoinError>;
 
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
+    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
         std::pin::Pin::new(&mut self.0).poll(cx)
     }
 }
@@ -449,9 +441,7 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-fn joined(
-    outcome: Result<Result<Payload, BoxError>, tokio::task::JoinError>,
-) -> Result<Payload, BoxError> {
+fn joined(outcome: Result<Result<Payload, BoxError>, tokio::task::JoinError>) -> Result<Payload, BoxError> {
     match outcome {
         Ok(outcome) => outcome,
         Err(error) => match error.try_into_panic() {

@@ -4,9 +4,9 @@ mod builder;
 mod listen;
 mod mount;
 
+use self::builder::Options;
 pub use self::builder::ServerBuilder;
 pub use self::listen::Bound;
-use self::builder::Options;
 use self::listen::{Listener, SocketFile, is_dead_socket, listen_on};
 use std::io;
 use std::net::SocketAddr;
@@ -67,7 +67,9 @@ pub(crate) struct Inner {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("conns", &self.inner.hub.rooms.len()).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("conns", &self.inner.hub.rooms.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -116,13 +118,22 @@ impl Server {
     /// Nothing is bound.
     pub async fn bind(&self, addr: impl AsRef<str>) -> Result<Bound, Error> {
         let text = addr.as_ref();
-        let wrong = || Error::option(format!("{text:?} is no address; write host and port, \"127.0.0.1:8080\""));
-        if text.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
+        let wrong = || {
+            Error::option(format!(
+                "{text:?} is no address; write host and port, \"127.0.0.1:8080\""
+            ))
+        };
+        if text
+            .rsplit_once(':')
+            .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+        {
             return Err(wrong());
         }
         let failed = |error| Error::new(ErrorKind::ListenFailed, format!("can't listen on {text}")).with_source(error);
         let bound = self.inner.hub.within(async {
-            let addrs = tokio::net::lookup_host(text).await.map_err(|error| wrong().with_source(error))?;
+            let addrs = tokio::net::lookup_host(text)
+                .await
+                .map_err(|error| wrong().with_source(error))?;
             let mut last = io::Error::other("no address found");
             for addr in addrs {
                 match listen_on(addr) {
@@ -188,7 +199,12 @@ impl Server {
     ///
     /// # Cancellation
     /// The stream is dropped.
-    pub async fn accept<B, IO>(&self, request: HttpRequest<B>, mut io: IO, leftover: impl AsRef<[u8]>) -> Result<(), Error>
+    pub async fn accept<B, IO>(
+        &self,
+        request: HttpRequest<B>,
+        mut io: IO,
+        leftover: impl AsRef<[u8]>,
+    ) -> Result<(), Error>
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -198,7 +214,8 @@ impl Server {
             peer: self.peer_of(&parts.extensions),
             ..Door::FOREIGN
         };
-        let broken = |error| Error::new(ErrorKind::HandshakeFailed, "the answer could not be written").with_source(error);
+        let broken =
+            |error| Error::new(ErrorKind::HandshakeFailed, "the answer could not be written").with_source(error);
         match negotiate(&self.inner, &parts, door).await {
             Ok(mut granted) => {
                 let head = head_bytes(&granted.answer());
@@ -216,8 +233,11 @@ impl Server {
                 io.write_all(&bytes).await.map_err(broken)?;
                 // The answer has been written; how the stream ends is the caller's.
                 let _ = io.shutdown().await;
-                Err(Error::new(ErrorKind::HandshakeFailed, format!("the handshake was refused with {}", status.as_u16()))
-                    .with_status(status.as_u16()))
+                Err(Error::new(
+                    ErrorKind::HandshakeFailed,
+                    format!("the handshake was refused with {}", status.as_u16()),
+                )
+                .with_status(status.as_u16()))
             }
         }
     }

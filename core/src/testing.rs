@@ -40,7 +40,11 @@ pub async fn connect(server: &Server, client: ClientBuilder) -> Result<Client, E
 ///
 /// # Cancellation
 /// The connection is dropped.
-pub async fn connect_with<B>(server: &Server, request: http::Request<B>, client: ClientBuilder) -> Result<Client, Error> {
+pub async fn connect_with<B>(
+    server: &Server,
+    request: http::Request<B>,
+    client: ClientBuilder,
+) -> Result<Client, Error> {
     let (ours, theirs) = pipe();
     server.accept_pipe(request, ours).await?;
     client.connect_pipe(theirs).await
@@ -76,6 +80,7 @@ impl Server {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        self.serve_messages(request, |limits| crate::net::tungstenite::Theirs::new(ws, limits)).await
+        self.serve_messages(request, |limits| crate::net::tungstenite::Theirs::new(ws, limits))
+            .await
     }
 }

@@ -3,7 +3,7 @@
 #![cfg(feature = "net")]
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -147,16 +147,19 @@ struct Stage {
     runtime: Runtime,
 }
 
-fn two_workers() -> Runtime {
+fn workers(count: usize) -> Runtime {
     Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(count)
         .enable_all()
         .build()
         .unwrap()
 }
 
 fn stage(builder: ServerBuilder) -> Stage {
-    let runtime = two_workers();
+    stage_on(workers(2), builder)
+}
+
+fn stage_on(runtime: Runtime, builder: ServerBuilder) -> Stage {
     let queue = Arc::<Queue>::default();
     let server = builder
         .handler(queue.clone())
@@ -725,7 +728,7 @@ impl Handler for Panics {
 
 #[test]
 fn a_panic_in_the_trait_costs_one_event_or_one_connection() {
-    let runtime = two_workers();
+    let runtime = workers(2);
     let panics = Arc::<Panics>::default();
     let server = Server::builder()
         .handler(panics.clone())
@@ -995,7 +998,7 @@ impl Drop for ActsOnDrop {
 
 #[test]
 fn nothing_is_called_with_a_lock_held() {
-    let runtime = two_workers();
+    let runtime = workers(2);
     let busy = Arc::<Busy>::default();
     let server = Server::builder()
         .handler(busy.clone())
@@ -1170,12 +1173,20 @@ fn nothing_is_called_with_a_lock_held() {
 
 /// Two foreign loops answer whatever comes, until they are told to end; each loses its own share of wake-ups, if any are lost.
 fn loops<T>(queue: &Queue, work: impl FnOnce() -> T) -> T {
-    let over = AtomicUsize::new(0);
+    struct Over<'a>(&'a AtomicBool);
+    impl Drop for Over<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let over = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Also when the work panics: a failure must not hang.
+        let _over = Over(&over);
         for n in 0..2 {
             let over = &over;
             scope.spawn(move || {
-                while over.load(Ordering::SeqCst) == 0 {
+                while !over.load(Ordering::SeqCst) {
                     for item in queue.batch_within(1 + 15 * n, Duration::from_millis(5)) {
                         match item {
                             Item::Upgrade(_, ticket) => ticket.accept(Accept::new()),
@@ -1188,9 +1199,7 @@ fn loops<T>(queue: &Queue, work: impl FnOnce() -> T) -> T {
                 }
             });
         }
-        let done = work();
-        over.store(1, Ordering::SeqCst);
-        done
+        work()
     })
 }
 
@@ -1263,7 +1272,8 @@ fn one_runtime_thread_is_woken_as_well() {
 
 #[test]
 fn a_place_among_all_handlers_goes_to_one_who_can_use_it() {
-    let stage = stage(Server::builder().max_inflight_total(3));
+    // One worker: of two links that were woken, the first runs first.
+    let stage = stage_on(workers(1), Server::builder().max_inflight_total(3));
     let [mut a, mut b, mut c] = [0; 3].map(|_| stage.connect().0);
     let begin = |peer: &mut Peer<'_>, frame: &str| {
         peer.send(frame);
@@ -1272,19 +1282,20 @@ fn a_place_among_all_handlers_goes_to_one_who_can_use_it() {
     begin(&mut c, "c||1");
     begin(&mut a, "a||1");
     begin(&mut b, "b||1");
-    begin(&mut b, "b||2");
     begin(&mut a, "a||2");
+    begin(&mut b, "b||2");
     let [c1, a1, b1] = [0; 3].map(|_| stage.queue.event());
-    assert_eq!(stage.queue.len(), 0, "`b` is the first in line, `a` the second");
-    // The handlers of `b` end. It may always start its own next, and has nothing for the place it leaves then: that is `a`'s.
+    assert_eq!(stage.queue.len(), 0, "`a` is the first in line, `b` the second");
+    // `b` has no handler left and may always start one; it takes the place before `a`, which lines up again behind it.
     b1.reply.send(());
-    let mut second = stage.queue.event();
-    if second.name == "b" {
-        second.reply.send(());
-        second = stage.queue.event();
-    }
-    assert_eq!(second.name, "a");
-    for event in [second, a1, c1] {
+    let b2 = stage.queue.event();
+    assert_eq!(b2.name, "b");
+    a.settle();
+    // Now `b` has nothing to start, though it stands in line before `a`.
+    b2.reply.send(());
+    let a2 = stage.queue.event();
+    assert_eq!(a2.name, "a");
+    for event in [a2, a1, c1] {
         event.reply.send(());
     }
     assert_eq!(
@@ -1353,7 +1364,7 @@ fn a_runtime_that_goes_away_ends_what_is_awaited() {
 
 #[test]
 fn a_client_waits_for_its_ticket_of_on_connect_and_queues_its_events() {
-    let runtime = two_workers();
+    let runtime = workers(2);
     let queue = Arc::<Queue>::default();
     let server = Server::builder().runtime(runtime.handle().clone()).build().unwrap();
     let (near, far) = pipe();

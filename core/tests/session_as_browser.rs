@@ -65,10 +65,7 @@ fn receive_cut<'h, W>(
     let cut = cut.min(frame.len());
     match session.receive(&frame[..cut], cut == frame.len(), slot, now) {
         Received::More(slot) => {
-            assert!(
-                cut < frame.len() && cut < MAX_HEAD,
-                "more was asked for in vain"
-            );
+            assert!(cut < frame.len() && cut < MAX_HEAD, "more was asked for in vain");
             session.receive(frame, true, slot, now)
         }
         received => received,
@@ -145,10 +142,7 @@ fn a_payload_stays_until_its_event_is_handled() {
         panic!("more")
     };
     assert_eq!(slots.count(), 1);
-    let Received::Event {
-        payload, offset, ..
-    } = session.receive(b"hello||0||", false, slot, START)
-    else {
+    let Received::Event { payload, offset, .. } = session.receive(b"hello||0||", false, slot, START) else {
         panic!("an event")
     };
     assert_eq!(payload.payload(offset), b"world");
@@ -162,10 +156,7 @@ fn what_was_queued_while_away_is_sent_or_freed() {
     let mut slots = Slots::default();
     let mut queue = Queue::new(4);
     queue.push("plain", slots.hold(b"1"), None).ok().unwrap();
-    let cancelled = queue
-        .push("cancelled", slots.hold(b"2"), None)
-        .ok()
-        .unwrap();
+    let cancelled = queue.push("cancelled", slots.hold(b"2"), None).ok().unwrap();
     queue
         .push(
             "expired",
@@ -186,10 +177,7 @@ fn what_was_queued_while_away_is_sent_or_freed() {
     let back = START.after(Duration::from_secs(2));
     let mut ended = Vec::new();
     queue.expire(back, |waiter| ended.push(waiter));
-    assert_eq!(
-        (ended.as_slice(), slots.count()),
-        (["expired"].as_slice(), 2)
-    );
+    assert_eq!((ended.as_slice(), slots.count()), (["expired"].as_slice(), 2));
 
     let mut session = Session::new(Limits::default());
     let mut sent = Vec::new();
@@ -215,11 +203,7 @@ enum Step {
     Pass { millis: u64 },
 }
 
-const NAMES: [&str; 3] = [
-    "a",
-    "chat message",
-    "an event name that is too long to be kept inline",
-];
+const NAMES: [&str; 3] = ["a", "chat message", "an event name that is too long to be kept inline"];
 
 fn step() -> impl Strategy<Value = Step> {
     let bytes = prop_oneof![

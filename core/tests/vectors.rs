@@ -15,8 +15,7 @@ fn load(file: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../tests/vectors")
         .join(file);
-    let text =
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -129,10 +128,7 @@ fn frames_are_read_at_every_cut() {
 
         assert_eq!(frame::parse(&frame, true), Ok(Some(expected)));
         assert_eq!(frame[head_len..], payload);
-        assert_eq!(
-            expected.reply_to().map(str::to_owned),
-            maybe_name(entry, "reply_to")
-        );
+        assert_eq!(expected.reply_to().map(str::to_owned), maybe_name(entry, "reply_to"));
         for cut in 0..=frame.len() {
             let ended = three_parts && cut >= head_len;
             assert_eq!(
@@ -142,10 +138,7 @@ fn frames_are_read_at_every_cut() {
             );
         }
         if text(entry, "message") == "text" {
-            assert!(
-                std::str::from_utf8(&frame).is_ok(),
-                "text messages are UTF-8"
-            );
+            assert!(std::str::from_utf8(&frame).is_ok(), "text messages are UTF-8");
         }
     });
 }
@@ -155,10 +148,7 @@ fn malformed_frames_are_refused_as_early_as_they_show() {
     each(&load("frames-refused.json"), |entry| {
         let frame = hex(entry, "frame_hex");
         let defect = text(entry, "defect");
-        assert_eq!(
-            frame::parse(&frame, true).map_err(|defect| defect.code()),
-            Err(defect)
-        );
+        assert_eq!(frame::parse(&frame, true).map_err(|defect| defect.code()), Err(defect));
         let after = entry["after"]
             .as_u64()
             .map(|after| usize::try_from(after).expect("an offset"));
@@ -182,10 +172,7 @@ fn malformed_frames_are_refused_as_early_as_they_show() {
 fn names_outside_the_grammar_are_refused() {
     each(&load("names-refused.json"), |entry| {
         let refused = frame::check_name(&name(entry));
-        assert_eq!(
-            refused.map_err(|defect| defect.code()),
-            Err(text(entry, "defect"))
-        );
+        assert_eq!(refused.map_err(|defect| defect.code()), Err(text(entry, "defect")));
     });
 }
 
@@ -194,8 +181,7 @@ fn replies_find_their_calls() {
     each(&load("replies.json"), |entry| {
         let mut session = Session::new(Limits::default());
         for call in entry["pending"].as_array().expect("a list of calls") {
-            let registered =
-                session.register(&name(call), NOW.after(Duration::from_secs(10)), id(call));
+            let registered = session.register(&name(call), NOW.after(Duration::from_secs(10)), id(call));
             assert_eq!(registered, Ok(id(call)));
         }
         let mut strays = 0;
@@ -203,10 +189,7 @@ fn replies_find_their_calls() {
         for step in entry["received"].as_array().expect("a list of frames") {
             let frame = hex(step, "frame_hex");
             let pending = session.pending();
-            match (
-                session.receive(&frame, true, (), NOW),
-                text(step, "outcome"),
-            ) {
+            match (session.receive(&frame, true, (), NOW), text(step, "outcome")) {
                 (
                     Received::Reply {
                         waiter,
@@ -249,10 +232,7 @@ fn replies_find_their_calls() {
             }
             assert_eq!(session.pending(), pending);
         }
-        assert_eq!(
-            (session.stray_replies(), session.malformed()),
-            (strays, malformed)
-        );
+        assert_eq!((session.stray_replies(), session.malformed()), (strays, malformed));
     });
 }
 

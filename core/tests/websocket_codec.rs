@@ -6,8 +6,8 @@
 use std::io::{self, Cursor, Read, Write};
 
 use etp_ws::websocket::{
-    Data, Decoder, DecoderConfig, FrameHead, Item, Opcode, Role, Violation, close_payload, mask,
-    parse_frame, write_head,
+    Data, Decoder, DecoderConfig, FrameHead, Item, Opcode, Role, Violation, close_payload, mask, parse_frame,
+    write_head,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -104,11 +104,7 @@ fn keep(item: Item<'_>) -> Item<'static> {
 }
 
 /// Everything in `bytes`, up to a violation.
-fn feed(
-    decoder: &mut Decoder,
-    bytes: &[u8],
-    items: &mut Vec<Item<'static>>,
-) -> Result<(), Violation> {
+fn feed(decoder: &mut Decoder, bytes: &[u8], items: &mut Vec<Item<'static>>) -> Result<(), Violation> {
     let mut bytes = bytes.to_vec();
     let mut input = &mut bytes[..];
     while let Some(item) = decoder.decode(&mut input)? {
@@ -165,10 +161,7 @@ fn the_examples_of_the_rfc_are_read() {
         [text("Hello")]
     );
     assert_eq!(items(client, b"\x01\x03Hel\x80\x02lo"), [text("Hello")]);
-    assert_eq!(
-        items(client, b"\x89\x05Hello"),
-        [Item::Ping(Data::Borrowed(b"Hello"))]
-    );
+    assert_eq!(items(client, b"\x89\x05Hello"), [Item::Ping(Data::Borrowed(b"Hello"))]);
     assert_eq!(
         items(server, b"\x8a\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58"),
         [Item::Pong(Data::Borrowed(b"Hello"))]
@@ -180,10 +173,7 @@ fn the_examples_of_the_rfc_are_read() {
     );
     let larger = [2; 65536];
     assert_eq!(
-        items(
-            client,
-            &[b"\x82\x7f\0\0\0\0\0\x01\0\0", &larger[..]].concat()
-        ),
+        items(client, &[b"\x82\x7f\0\0\0\0\0\x01\0\0", &larger[..]].concat()),
         [binary(&larger)]
     );
 }
@@ -211,10 +201,7 @@ fn a_whole_frame_is_handed_over_in_place() {
         "{item:?}"
     );
     let item = decoder.decode(&mut rest);
-    assert!(
-        matches!(item, Ok(Some(Item::Ping(Data::Borrowed(b"two"))))),
-        "{item:?}"
-    );
+    assert!(matches!(item, Ok(Some(Item::Ping(Data::Borrowed(b"two"))))), "{item:?}");
     assert_eq!(decoder.decode(&mut rest), Ok(None));
 }
 
@@ -280,16 +267,9 @@ fn broken_frame_heads_are_1002() {
 fn fragments_out_of_order_are_1002() {
     let begun = client(0x01, b"a");
     let fragment = client(0x00, b"b");
-    for (what, next) in [
-        ("text", b"\x81\x80\0\0\0\0"),
-        ("a first fragment", b"\x02\x80\0\0\0\0"),
-    ] {
+    for (what, next) in [("text", b"\x81\x80\0\0\0\0"), ("a first fragment", b"\x02\x80\0\0\0\0")] {
         let wire = [&begun[..], &fragment, next].concat();
-        assert_eq!(
-            violation(config(Role::Server), &wire),
-            1002,
-            "{what} within a message"
-        );
+        assert_eq!(violation(config(Role::Server), &wire), 1002, "{what} within a message");
     }
     let wire = [&begun[..], &client(0x80, b"b"), b"\x00\x80\0\0\0\0"].concat();
     assert_eq!(
@@ -355,24 +335,13 @@ fn close_frames_tell_code_and_reason() {
         };
         assert_eq!(items, [Item::Close(Some(frame))]);
     }
-    for code in [
-        0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535,
-    ] {
+    for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
         let violation = close(&close_payload(code, "")).1.expect_err("a violation");
         assert_eq!(violation.code, 1002, "{code}");
     }
-    assert_eq!(
-        close(b"\x03").1.map_err(|violation| violation.code),
-        Err(1002)
-    );
-    assert_eq!(
-        close(b"\x03\xE8\xFF").1.map_err(|violation| violation.code),
-        Err(1007)
-    );
-    assert_eq!(
-        close(b"\x03\xE8\xC3").1.map_err(|violation| violation.code),
-        Err(1007)
-    );
+    assert_eq!(close(b"\x03").1.map_err(|violation| violation.code), Err(1002));
+    assert_eq!(close(b"\x03\xE8\xFF").1.map_err(|violation| violation.code), Err(1007));
+    assert_eq!(close(b"\x03\xE8\xC3").1.map_err(|violation| violation.code), Err(1007));
 }
 
 #[test]
@@ -388,10 +357,7 @@ fn nothing_is_read_after_a_close_or_a_violation() {
         ]
         .concat();
         let _ = feed(&mut decoder, &wire, &mut seen);
-        assert_eq!(
-            feed(&mut decoder, &client(0x81, b"latest"), &mut seen),
-            Ok(())
-        );
+        assert_eq!(feed(&mut decoder, &client(0x81, b"latest"), &mut seen), Ok(()));
         assert!(seen.is_empty() || seen == [Item::Close(None)]);
         assert!(!decoder.mid_message());
         assert_eq!(decoder.raw_bytes(), 0);
@@ -416,26 +382,15 @@ fn broken_text_is_1007_at_the_byte_that_breaks_it() {
     let wire = [&client(0x01, b"\xE2\x82")[..], b"\x80\xE4\0\0\0\0("].concat();
     assert_eq!(violation(config(Role::Server), &wire), 1007);
     // Begun and never ended.
-    assert_eq!(
-        violation(config(Role::Server), &client(0x81, b"a\xE2\x82")),
-        1007
-    );
+    assert_eq!(violation(config(Role::Server), &client(0x81, b"a\xE2\x82")), 1007);
     let wire = [client(0x01, b"\xE2"), client(0x80, b"\x82")].concat();
     assert_eq!(violation(config(Role::Server), &wire), 1007);
     let wire = [client(0x01, b"\xE2"), client(0x80, b"")].concat();
     assert_eq!(violation(config(Role::Server), &wire), 1007);
     // As long as it can still become text, it is waited for; binary is not looked at.
-    let wire = [
-        client(0x01, b"\xE2"),
-        client(0x00, b"\x82"),
-        client(0x80, b"\xAC"),
-    ]
-    .concat();
+    let wire = [client(0x01, b"\xE2"), client(0x00, b"\x82"), client(0x80, b"\xAC")].concat();
     assert_eq!(items(config(Role::Server), &wire), [text("€")]);
-    assert_eq!(
-        items(config(Role::Server), &client(0x82, b"\xFF")),
-        [binary(b"\xFF")]
-    );
+    assert_eq!(items(config(Role::Server), &client(0x82, b"\xFF")), [binary(b"\xFF")]);
 }
 
 #[test]
@@ -461,16 +416,11 @@ fn a_message_too_big_is_1009_as_soon_as_it_is_announced() {
 fn endless_fragments_are_1009_and_control_frames_do_not_count() {
     let config = small(10, 20);
     // Five empty fragments of six bytes are 30.
-    let fragments: Vec<Vec<u8>> = (0..5)
-        .map(|i| client(if i == 0 { 0x02 } else { 0x00 }, b""))
-        .collect();
+    let fragments: Vec<Vec<u8>> = (0..5).map(|i| client(if i == 0 { 0x02 } else { 0x00 }, b"")).collect();
     let ping = client(0x89, &[0; 100]);
     let wire = fragments.join(&ping[..]);
     assert_eq!(decode(config, &wire).1, Ok(()));
-    assert_eq!(
-        violation(config, &[&wire[..], b"\x80\x80\0\0\0\0"].concat()),
-        1009
-    );
+    assert_eq!(violation(config, &[&wire[..], b"\x80\x80\0\0\0\0"].concat()), 1009);
     // Every message counts anew.
     let wire = [client(0x02, b""), client(0x00, b""), client(0x80, &[0; 10])]
         .concat()
@@ -594,15 +544,8 @@ struct Sending {
 }
 
 fn sending() -> impl Strategy<Value = Sending> {
-    let cut = (
-        any::<Index>(),
-        proptest::option::of(vec(any::<u8>(), 0..20)),
-    );
-    (sent(), vec(cut, 0..6), any::<[u8; 4]>()).prop_map(|(sent, cuts, key)| Sending {
-        sent,
-        cuts,
-        key,
-    })
+    let cut = (any::<Index>(), proptest::option::of(vec(any::<u8>(), 0..20)));
+    (sent(), vec(cut, 0..6), any::<[u8; 4]>()).prop_map(|(sent, cuts, key)| Sending { sent, cuts, key })
 }
 
 fn role() -> impl Strategy<Value = Role> {

@@ -81,7 +81,9 @@ def _find_it_again(pair, server, client) -> None:
     with ServerPeer(pair.server, server.listen):
         if pair.our_client:
             client.wait_state("connected")
-            assert client.ack("join", b"lobby") == b"1"  # a new connection: its rooms are the application's to join anew
+            assert (
+                client.ack("join", b"lobby") == b"1"
+            )  # a new connection: its rooms are the application's to join anew
             _use(client)
         else:
             with pytest.raises(PeerError, match="connection_closed"):

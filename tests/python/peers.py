@@ -15,6 +15,7 @@ it is never part of what one asserts. A thread per client reads its lines, so no
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -26,8 +27,9 @@ import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["ClientPeer", "PeerError", "PeerGone", "ServerPeer", "WAIT", "build", "eventually", "fixed_listen_address"]
 
@@ -286,10 +288,8 @@ class ClientPeer:
         """Ends its commands, on which the client closes its connection and exits. Its exit status; the contract says 0."""
         with self._writing:
             assert self._process.stdin is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
-            except BrokenPipeError:
-                pass
         return _end(self._process)
 
     def kill(self) -> None:

@@ -10,6 +10,7 @@ Every wait ends with an event or, after `TIMEOUT` seconds, with an exception.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
 import socket
@@ -335,10 +336,8 @@ def exchange(url: str, data: bytes) -> Head:
     """Sends bytes over a new connection and reads the head of the answer, which may come before everything is sent."""
     wire = Wire(_dial(url))
     try:
-        try:
+        with contextlib.suppress(Ended):
             wire.send_bytes(data)
-        except Ended:
-            pass
         return wire.read_head()
     finally:
         wire.end()

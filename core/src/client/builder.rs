@@ -177,7 +177,8 @@ impl ClientBuilder {
     pub async fn connect(self, url: impl Into<String>) -> Result<Client, Error> {
         let url = url.into();
         Target::parse(&url)?;
-        self.connect_fn(move || async move { Ok::<_, std::convert::Infallible>(url) }).await
+        self.connect_fn(move || async move { Ok::<_, std::convert::Infallible>(url) })
+            .await
     }
 
     /// As [`connect`](Self::connect), with a URL that is asked for anew at each dial.
@@ -222,7 +223,8 @@ impl ClientBuilder {
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
     {
-        self.connect_over(|limits| crate::net::tungstenite::Theirs::new(ws, limits)).await
+        self.connect_over(|limits| crate::net::tungstenite::Theirs::new(ws, limits))
+            .await
     }
 
     async fn connect_over<T: Transport>(mut self, transport: impl FnOnce(&Limits) -> T) -> Result<Client, Error> {
@@ -241,10 +243,17 @@ impl ClientBuilder {
             // The value may be a secret.
             let wrong = |why: &str| Error::option(format!("header {name:?} can't be sent: {why}"));
             let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong("that is no name of a header"))?;
-            let value = HeaderValue::from_str(value).map_err(|_| wrong("its value has other characters than visible ASCII"))?;
+            let value =
+                HeaderValue::from_str(value).map_err(|_| wrong("its value has other characters than visible ASCII"))?;
             match key.as_str() {
-                "upgrade" | "connection" | "content-length" | "transfer-encoding" | "sec-websocket-key"
-                | "sec-websocket-version" | "sec-websocket-accept" | "sec-websocket-extensions" => {
+                "upgrade"
+                | "connection"
+                | "content-length"
+                | "transfer-encoding"
+                | "sec-websocket-key"
+                | "sec-websocket-version"
+                | "sec-websocket-accept"
+                | "sec-websocket-extensions" => {
                     return Err(wrong("it belongs to the handshake"));
                 }
                 "authorization" if self.auth.is_some() => {
@@ -316,14 +325,16 @@ where
         // A panic fails the dial, not the task that dials.
         let text = AssertUnwindSafe(async move { f().await.map_err(Into::into) }).catch_unwind();
         Box::pin(async move {
-            text.await.unwrap_or_else(|panic| Err(format!("it panicked: {}", panic_message(&*panic)).into()))
+            text.await
+                .unwrap_or_else(|panic| Err(format!("it panicked: {}", panic_message(&*panic)).into()))
         })
     })
 }
 
 impl std::fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientBuilder").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("ClientBuilder")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
-

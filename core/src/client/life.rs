@@ -104,7 +104,10 @@ impl Inner {
     pub(super) fn queue_full(&self) -> Error {
         Error::new(
             ErrorKind::OutboxFull,
-            format!("{} events wait already while the client is away (queue)", self.config.queue),
+            format!(
+                "{} events wait already while the client is away (queue)",
+                self.config.queue
+            ),
         )
     }
 
@@ -121,7 +124,10 @@ impl Inner {
             live.lost(&conn);
         }
         self.check_queue(&live)?;
-        live.queue.push(name, payload, None).map(drop).map_err(|_| self.queue_full())
+        live.queue
+            .push(name, payload, None)
+            .map(drop)
+            .map_err(|_| self.queue_full())
     }
 
     pub(super) fn close(&self, code: u16, reason: &str) {
@@ -166,14 +172,21 @@ impl Inner {
     /// One attempt.
     pub(super) async fn dial(&self) -> Result<(Conn, JoinHandle<()>), Failed> {
         let runtime = self.hub.runtime()?.clone();
-        let failed = |what: &str, error: BoxError| Error::new(ErrorKind::ConnectFailed, what.to_owned()).with_source(error);
+        let failed =
+            |what: &str, error: BoxError| Error::new(ErrorKind::ConnectFailed, what.to_owned()).with_source(error);
         let mut shown = String::new();
         let attempt = async {
-            let url = (self.config.url)().await.map_err(|error| failed("the function for the URL failed", error))?;
+            let url = (self.config.url)()
+                .await
+                .map_err(|error| failed("the function for the URL failed", error))?;
             let target = Target::parse(&url)?;
             shown = format!("dialling {}: ", target.shown());
             let token = match &self.config.auth {
-                Some(auth) => Some(auth().await.map_err(|error| failed("the function of auth failed", error))?),
+                Some(auth) => Some(
+                    auth()
+                        .await
+                        .map_err(|error| failed("the function of auth failed", error))?,
+                ),
                 None => None,
             };
             let dial = Dial {
@@ -189,7 +202,10 @@ impl Inner {
         let dialled = match self.hub.within(attempt).await? {
             Ok(dialled) => dialled?,
             Err(_) => {
-                let what = format!("{shown}no connection within dial_timeout ({:?})", self.config.dial_timeout);
+                let what = format!(
+                    "{shown}no connection within dial_timeout ({:?})",
+                    self.config.dial_timeout
+                );
                 return Err(Error::new(ErrorKind::ConnectFailed, what).into());
             }
         };
@@ -267,7 +283,10 @@ impl Inner {
                 live.queue.deadline()
             };
             for waiter in late {
-                waiter.done(Err(Error::new(ErrorKind::AckTimeout, "no reply by the deadline: the client was away")));
+                waiter.done(Err(Error::new(
+                    ErrorKind::AckTimeout,
+                    "no reply by the deadline: the client was away",
+                )));
             }
             match next {
                 Some(at) => {
@@ -298,7 +317,10 @@ impl Owner for Inner {
             }
             drop(live);
             for waiter in late {
-                waiter.done(Err(Error::new(ErrorKind::AckTimeout, "no reply by the deadline: the client was away")));
+                waiter.done(Err(Error::new(
+                    ErrorKind::AckTimeout,
+                    "no reply by the deadline: the client was away",
+                )));
             }
             let Some(queued) = next else {
                 if done {

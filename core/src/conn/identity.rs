@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-
 use crate::error::Error;
 
 /// A connection's id: 128 random bits, shown as 32 hexadecimal digits.

@@ -1,7 +1,7 @@
 //! What the rest of the crate does to a connection, from any thread: append, end, count.
 
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -205,7 +205,11 @@ impl Conn {
         if !matches!(shared.phase, Phase::Open | Phase::Draining) {
             return;
         }
-        let payload = if code == 1005 { Vec::new() } else { close_payload(code, reason) };
+        let payload = if code == 1005 {
+            Vec::new()
+        } else {
+            close_payload(code, reason)
+        };
         shared.outbox.push_control(Opcode::Close, &payload);
         self.leave_open(&mut shared, Phase::Closing);
         shared.close = Some(Close {

@@ -11,9 +11,8 @@ use crate::error::Error;
 use crate::handler::Waiter;
 use crate::net::outbox::Outbox;
 use crate::payload::Payload;
-use crate::protocol::session::Session;
 use crate::protocol::Time;
-
+use crate::protocol::session::Session;
 
 /// What is behind the lock.
 pub(crate) struct Shared {
@@ -144,4 +143,3 @@ impl Shared {
         }
     }
 }
-

@@ -84,8 +84,11 @@ pub(crate) struct Refusal {
 impl Refusal {
     fn new(status: StatusCode, body: impl Into<String>) -> Box<Self> {
         let body = body.into();
-        let error = Error::new(ErrorKind::HandshakeFailed, format!("handshake refused with {}: {body}", status.as_u16()))
-            .with_status(status.as_u16());
+        let error = Error::new(
+            ErrorKind::HandshakeFailed,
+            format!("handshake refused with {}: {body}", status.as_u16()),
+        )
+        .with_status(status.as_u16());
         Box::new(Self {
             status,
             body,
@@ -181,8 +184,8 @@ pub(crate) async fn admit(server: &Arc<Inner>, parts: &request::Parts, door: Doo
     if server.hub.stopping.is_cancelled() {
         return Err(unavailable("the server is shutting down"));
     }
-    let permit = Permit::take(server)
-        .ok_or_else(|| unavailable("as many connections are open as max_connections allows"))?;
+    let permit =
+        Permit::take(server).ok_or_else(|| unavailable("as many connections are open as max_connections allows"))?;
     let request = Request::new(
         &parts.method,
         &parts.uri,
@@ -217,13 +220,18 @@ fn unavailable(body: &str) -> Box<Refusal> {
 /// The request must be a WebSocket handshake; answers its key.
 fn check_request(parts: &request::Parts) -> Result<HeaderValue, Box<Refusal>> {
     if parts.method != Method::GET {
-        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake is a GET").header(ALLOW, "GET"));
+        return Err(
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket handshake is a GET").header(ALLOW, "GET"),
+        );
     }
     let upgrade = || {
-        Refusal::new(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint: send a WebSocket handshake")
-            .header(UPGRADE, "websocket")
-            .header(CONNECTION, "Upgrade")
-            .header(SEC_WEBSOCKET_VERSION, "13")
+        Refusal::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "this is a WebSocket endpoint: send a WebSocket handshake",
+        )
+        .header(UPGRADE, "websocket")
+        .header(CONNECTION, "Upgrade")
+        .header(SEC_WEBSOCKET_VERSION, "13")
     };
     let headers = &parts.headers;
     if parts.version < Version::HTTP_11
@@ -246,6 +254,9 @@ fn check_request(parts: &request::Parts) -> Result<HeaderValue, Box<Refusal>> {
     if headers.get_all(HOST).iter().count() > 1 {
         return Err(bad("more than one Host"));
     }
+    if request_host(&parts.uri, headers).is_none() {
+        return Err(bad("no Host"));
+    }
     Ok(key.clone())
 }
 
@@ -262,7 +273,9 @@ fn check_pages(server: &Inner, parts: &request::Parts, door: Door) -> Result<(),
     let host = request_host(&parts.uri, &parts.headers);
     if door.loopback && !server.options.hosts.allow(host) {
         // As the option takes it: without a port.
-        let name = host.and_then(|host| split_host(host.trim())).map_or_else(|| "(none)".to_owned(), |(name, _)| name);
+        let name = host
+            .and_then(|host| split_host(host.trim()))
+            .map_or_else(|| "(none)".to_owned(), |(name, _)| name);
         return forbid(format!(
             "the setting `hosts` does not allow a page to reach this server as {name:?}; if that name is right, allow it: hosts([{name:?}])"
         ));
@@ -291,7 +304,9 @@ async fn ask(server: &Inner, request: &Request) -> Result<Accept, Box<Refusal>> 
         }
         Ok::<_, String>(answer.await)
     };
-    let decided = server.hub.within(async { tokio::time::timeout(server.options.upgrade_timeout, asking).await });
+    let decided = server
+        .hub
+        .within(async { tokio::time::timeout(server.options.upgrade_timeout, asking).await });
     match decided.await.map_err(Refusal::internal)? {
         Err(_) => Err(unavailable("on_upgrade took longer than upgrade_timeout")),
         Ok(Err(panic)) => Err(failed(format!("panicked: {panic}"))),
@@ -306,9 +321,11 @@ fn select_protocol(request: &Request, chosen: Option<&str>) -> Result<Option<Str
     let offered = |wanted: &str| request.protocols().any(|protocol| protocol == wanted);
     match chosen {
         Some(chosen) if offered(chosen) => Ok(Some(chosen.to_owned())),
-        Some(chosen) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error").because(format!(
-            "on_upgrade selected the subprotocol {chosen:?}, which the client did not offer"
-        ))),
+        Some(chosen) => Err(
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error").because(format!(
+                "on_upgrade selected the subprotocol {chosen:?}, which the client did not offer"
+            )),
+        ),
         None => Ok(offered("etp").then(|| "etp".to_owned())),
     }
 }

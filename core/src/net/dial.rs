@@ -54,8 +54,16 @@ impl From<Error> for Failed {
 /// Where a URL leads.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    Net { tls: bool, host: String, port: u16, authority: String, path: String },
-    Unix { socket: String },
+    Net {
+        tls: bool,
+        host: String,
+        port: u16,
+        authority: String,
+        path: String,
+    },
+    Unix {
+        socket: String,
+    },
 }
 
 impl Target {
@@ -67,13 +75,17 @@ impl Target {
             _ => shown.to_owned(),
         };
         let wrong = |why: &str| {
-            Error::option(format!("URL {shown:?}: {why}; write ws://host:port/path, wss://host/path or unix:/path/to/socket"))
+            Error::option(format!(
+                "URL {shown:?}: {why}; write ws://host:port/path, wss://host/path or unix:/path/to/socket"
+            ))
         };
         if let Some(socket) = url.strip_prefix("unix:") {
             if socket.is_empty() {
                 return Err(wrong("it names no socket"));
             }
-            return Ok(Self::Unix { socket: socket.to_owned() });
+            return Ok(Self::Unix {
+                socket: socket.to_owned(),
+            });
         }
         // A fragment is for the one who dials (RFC 3986, 3.5), and RFC 6455, 3 forbids it.
         if url.contains('#') {
@@ -120,7 +132,10 @@ pub(crate) struct Dial<'a> {
 
 impl Dial<'_> {
     fn failed(&self, what: &str) -> Error {
-        Error::new(ErrorKind::ConnectFailed, format!("dialling {}: {what}", self.target.shown()))
+        Error::new(
+            ErrorKind::ConnectFailed,
+            format!("dialling {}: {what}", self.target.shown()),
+        )
     }
 
     pub(crate) async fn dial(self) -> Result<Dialled, Failed> {
@@ -130,10 +145,17 @@ impl Dial<'_> {
         let sent = Request::new(request.method(), request.uri(), request.headers(), None, &[]);
         let handshake = |error: hyper::Error| {
             let plain = matches!(self.target, Target::Net { tls: false, .. });
-            let hint = if error.is_parse() && plain { "; a port that speaks TLS is dialled with wss://" } else { "" };
-            self.failed(&format!("the handshake broke off{hint}")).with_source(chain(&error))
+            let hint = if error.is_parse() && plain {
+                "; a port that speaks TLS is dialled with wss://"
+            } else {
+                ""
+            };
+            self.failed(&format!("the handshake broke off{hint}"))
+                .with_source(chain(&error))
         };
-        let (mut sender, conn) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(handshake)?;
+        let (mut sender, conn) = hyper::client::conn::http1::handshake(TokioIo::new(io))
+            .await
+            .map_err(handshake)?;
         let mut conn = std::pin::pin!(conn.without_shutdown());
         let answer = async {
             let answer = sender.send_request(request).await;
@@ -195,7 +217,9 @@ impl Dial<'_> {
                 let tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
                 let what = match tls {
                     Some(rustls::Error::InvalidMessage(_)) => "TLS failed; a port without it is dialled with ws://",
-                    _ => "TLS failed; trusted are the system's certificates, those in SSL_CERT_FILE, or those of the option ca",
+                    _ => {
+                        "TLS failed; trusted are the system's certificates, those in SSL_CERT_FILE, or those of the option ca"
+                    }
                 };
                 Err(self.failed(what).with_source(error))
             }
@@ -215,7 +239,9 @@ impl Dial<'_> {
         };
         let mut request = http::Request::new(Empty::new());
         *request.method_mut() = Method::GET;
-        *request.uri_mut() = path.parse().map_err(|_| Error::option("the URL's path can't be sent"))?;
+        *request.uri_mut() = path
+            .parse()
+            .map_err(|_| Error::option("the URL's path can't be sent"))?;
         let headers = request.headers_mut();
         let value = |text: &str, what: &str| {
             HeaderValue::from_str(text).map_err(|_| Error::option(format!("{what} can't be sent in a header")))
@@ -253,7 +279,11 @@ impl Dial<'_> {
             .and_then(|value| value.to_str().ok())
             .and_then(retry_after_seconds);
         Failed {
-            error: Error::new(kind, format!("dialling {}: the server answered {code}{hint}", self.target.shown())).with_status(code),
+            error: Error::new(
+                kind,
+                format!("dialling {}: the server answered {code}{hint}", self.target.shown()),
+            )
+            .with_status(code),
             status: Some(code),
             retry_after,
         }
@@ -270,7 +300,10 @@ impl Dial<'_> {
         if !is(UPGRADE, "websocket") || !is(CONNECTION, "upgrade") {
             return Err(self.failed("the server's answer is no WebSocket upgrade"));
         }
-        if headers.get(SEC_WEBSOCKET_ACCEPT).is_none_or(|value| value.as_bytes() != accept_key(key.as_bytes()).as_bytes()) {
+        if headers
+            .get(SEC_WEBSOCKET_ACCEPT)
+            .is_none_or(|value| value.as_bytes() != accept_key(key.as_bytes()).as_bytes())
+        {
             return Err(self.failed("the server's Sec-WebSocket-Accept is wrong"));
         }
         if headers.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
@@ -311,11 +344,27 @@ mod tests {
             authority: authority.into(),
             path: path.into(),
         };
-        assert_eq!(Target::parse("ws://a:1/ws?x=1").unwrap(), net(false, "a", 1, "a:1", "/ws?x=1"));
+        assert_eq!(
+            Target::parse("ws://a:1/ws?x=1").unwrap(),
+            net(false, "a", 1, "a:1", "/ws?x=1")
+        );
         assert_eq!(Target::parse("wss://A").unwrap(), net(true, "a", 443, "A", "/"));
-        assert_eq!(Target::parse("ws://[::1]:8/").unwrap(), net(false, "[::1]", 8, "[::1]:8", "/"));
+        assert_eq!(
+            Target::parse("ws://[::1]:8/").unwrap(),
+            net(false, "[::1]", 8, "[::1]:8", "/")
+        );
         assert_eq!(Target::parse("unix:/s").unwrap(), Target::Unix { socket: "/s".into() });
-        for wrong in ["", "a", "/ws", "ftp://a/", "ws://", "ws://u:p@a/", "ws://a/#f", "unix:", "ws://a:99999/"] {
+        for wrong in [
+            "",
+            "a",
+            "/ws",
+            "ftp://a/",
+            "ws://",
+            "ws://u:p@a/",
+            "ws://a/#f",
+            "unix:",
+            "ws://a:99999/",
+        ] {
             let error = Target::parse(wrong).unwrap_err();
             assert_eq!(error.code(), "invalid_option", "{wrong}");
         }

@@ -227,13 +227,16 @@ impl State {
         }
         if !timed_out.is_empty() {
             let counters = &self.conn.hub().counters;
-            counters.acks_timed_out.fetch_add(timed_out.len() as u64, Ordering::Relaxed);
+            counters
+                .acks_timed_out
+                .fetch_add(timed_out.len() as u64, Ordering::Relaxed);
         }
         for waiter in timed_out {
             waiter.done(Err(Error::new(ErrorKind::AckTimeout, "no reply by the deadline")));
         }
         for ping in late_pings {
-            ping.waiter.done(Err(Error::new(ErrorKind::AckTimeout, "no pong by the deadline")));
+            ping.waiter
+                .done(Err(Error::new(ErrorKind::AckTimeout, "no pong by the deadline")));
         }
         if overrun {
             self.conn.begin_close(1013, "slow consumer", By::Core);
@@ -347,7 +350,11 @@ impl State {
         }
         // Nothing but keepalive can be due, and the timer rings before that.
         let quiet = facts.are_quiet() && self.watch.is_quiet() && self.armed.is_some_and(|armed| armed > self.now);
-        let verdict = if quiet { Verdict::Wait(None) } else { self.watch.check(facts, self.now) };
+        let verdict = if quiet {
+            Verdict::Wait(None)
+        } else {
+            self.watch.check(facts, self.now)
+        };
         let mut next = match verdict {
             Verdict::Wait(next) => next,
             Verdict::Ping => {
@@ -446,5 +453,4 @@ impl State {
             }
         }
     }
-
 }

@@ -91,7 +91,10 @@ impl Origins {
                 "origins is empty; leave it out for the same origin, or list origins",
             ));
         }
-        list.iter().map(|text| Pattern::parse(text)).collect::<Result<_, _>>().map(Self::List)
+        list.iter()
+            .map(|text| Pattern::parse(text))
+            .collect::<Result<_, _>>()
+            .map(Self::List)
     }
 
     /// Whether a page of this origin may connect to what it named in `Host`.
@@ -119,7 +122,11 @@ impl Pattern {
         if origin.host.contains('*') {
             return Err(refuse());
         }
-        Ok(if below { Self::Below(origin) } else { Self::Exact(origin) })
+        Ok(if below {
+            Self::Below(origin)
+        } else {
+            Self::Exact(origin)
+        })
     }
 
     fn allows(&self, origin: &str) -> bool {
@@ -171,9 +178,7 @@ impl Hosts {
         if list == ["*"] {
             return Ok(Self::Any);
         }
-        let legal = |name: &String| {
-            matches!(split_host(name), Some((_, None))) && !name.contains('*')
-        };
+        let legal = |name: &String| matches!(split_host(name), Some((_, None))) && !name.contains('*');
         match list.iter().find(|name| !legal(name)) {
             Some(name) => Err(Error::option(format!(
                 "host {name:?} can't be; write a name without scheme and port, \"example.org\", or \"*\" alone"
@@ -181,9 +186,7 @@ impl Hosts {
             None if list.is_empty() => Err(Error::option(
                 "hosts is empty; leave it out for localhost, or list names",
             )),
-            None => Ok(Self::List(
-                list.iter().map(|name| name.to_ascii_lowercase()).collect(),
-            )),
+            None => Ok(Self::List(list.iter().map(|name| name.to_ascii_lowercase()).collect())),
         }
     }
 
@@ -256,7 +259,15 @@ mod tests {
 
     #[test]
     fn what_can_not_be_an_origin_says_what_can() {
-        for wrong in ["example.org", "https://", "https://a/b", "https://*", "https://a.*.org", "ftp://x", "https://a:99999"] {
+        for wrong in [
+            "example.org",
+            "https://",
+            "https://a/b",
+            "https://*",
+            "https://a.*.org",
+            "ftp://x",
+            "https://a:99999",
+        ] {
             let error = Origins::parse(&[wrong.to_owned()]).unwrap_err();
             assert_eq!(error.code(), "invalid_option");
             assert!(error.to_string().contains("https://*.example.org"), "{error}");

@@ -132,13 +132,7 @@ impl Outbox {
         !self.frames.tail.is_empty() || !self.frames.chunks.is_empty()
     }
 
-    pub(crate) fn push_message(
-        &mut self,
-        kind: Kind,
-        heading: Heading<'_>,
-        payload: &[u8],
-        text: bool,
-    ) {
+    pub(crate) fn push_message(&mut self, kind: Kind, heading: Heading<'_>, payload: &[u8], text: bool) {
         let len = heading.frame_len(payload.len());
         let start = self.open_frame(len, message_opcode(text));
         let body = self.frames.tail.len();
@@ -166,14 +160,9 @@ impl Outbox {
     /// Appends a frame that was encoded once for many connections.
     pub(crate) fn push_encoded(&mut self, encoded: &Encoded) {
         if self.masked {
-            let start = self.open_frame(
-                encoded.frame.len() - encoded.head,
-                message_opcode(encoded.text),
-            );
+            let start = self.open_frame(encoded.frame.len() - encoded.head, message_opcode(encoded.text));
             let body = self.frames.tail.len();
-            self.frames
-                .tail
-                .extend_from_slice(&encoded.frame[encoded.head..]);
+            self.frames.tail.extend_from_slice(&encoded.frame[encoded.head..]);
             self.close_frame(Kind::Room, start, body);
             return;
         }
@@ -186,9 +175,7 @@ impl Outbox {
                 let own = std::mem::take(&mut self.frames.tail);
                 self.frames.chunks.push_back(Chunk::Own(own));
             }
-            self.frames
-                .chunks
-                .push_back(Chunk::Shared(encoded.frame.clone()));
+            self.frames.chunks.push_back(Chunk::Shared(encoded.frame.clone()));
         }
         self.count(Kind::Room, len);
     }
@@ -313,12 +300,7 @@ impl Writing {
 
 impl Buf for Writing {
     fn remaining(&self) -> usize {
-        let chunks: usize = self
-            .frames
-            .chunks
-            .iter()
-            .map(|chunk| chunk.bytes().len())
-            .sum();
+        let chunks: usize = self.frames.chunks.iter().map(|chunk| chunk.bytes().len()).sum();
         chunks + self.frames.tail.len() - self.offset
     }
 

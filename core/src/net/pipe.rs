@@ -117,7 +117,11 @@ impl Half {
         match queue.messages.pop_front() {
             Some(message) => {
                 queue.bytes -= message.len();
-                let writer = if queue.bytes < CAPACITY { queue.writer.take() } else { None };
+                let writer = if queue.bytes < CAPACITY {
+                    queue.writer.take()
+                } else {
+                    None
+                };
                 drop(queue);
                 if let Some(waker) = writer {
                     waker.wake();
@@ -288,7 +292,9 @@ pub(crate) fn next_frame(out: &Writing) -> io::Result<(Opcode, Bytes, usize)> {
     // Frames lie whole in one chunk and are our own.
     let (head, at) = parse_frame(chunk).ok_or_else(|| io::Error::other("the outbox holds half a frame"))?;
     let len = at + head.len;
-    let payload = chunk.get(at..len).ok_or_else(|| io::Error::other("the outbox holds half a frame"))?;
+    let payload = chunk
+        .get(at..len)
+        .ok_or_else(|| io::Error::other("the outbox holds half a frame"))?;
     Ok((head.opcode, Bytes::copy_from_slice(payload), len))
 }
 

@@ -51,11 +51,7 @@ impl<IO> Stream<IO> {
 }
 
 /// Hands over every item that is whole.
-fn decode(
-    decoder: &mut Decoder,
-    mut input: &mut [u8],
-    on: &mut dyn FnMut(Item<'_>) -> bool,
-) -> Result<(), Violation> {
+fn decode(decoder: &mut Decoder, mut input: &mut [u8], on: &mut dyn FnMut(Item<'_>) -> bool) -> Result<(), Violation> {
     while !input.is_empty() {
         match decoder.decode(&mut input)? {
             Some(item) => {

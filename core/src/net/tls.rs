@@ -25,7 +25,10 @@ fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>
         .collect::<Result<Vec<_>, _>>()
         .map_err(pem(option, path))?;
     if certs.is_empty() {
-        return Err(Error::option(format!("{option}: {} holds no certificate", path.display())));
+        return Err(Error::option(format!(
+            "{option}: {} holds no certificate",
+            path.display()
+        )));
     }
     Ok(certs)
 }

@@ -56,7 +56,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for Theirs<S>
             }
             Some(Err(Error::Protocol(error))) => {
                 return Poll::Ready(match error {
-                    tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake => Read::End(None),
+                    tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake => {
+                        Read::End(None)
+                    }
                     _ => Read::Violation(Violation {
                         code: 1002,
                         reason: "protocol error",

@@ -169,9 +169,7 @@ impl Watch {
             return None;
         }
         match self.sending {
-            Some((since, position)) if position == facts.written => {
-                due(since.after(STALL), now, next).then_some(SLOW)
-            }
+            Some((since, position)) if position == facts.written => due(since.after(STALL), now, next).then_some(SLOW),
             _ => {
                 self.sending = Some((now, facts.written));
                 earliest(next, now.after(STALL));
@@ -207,8 +205,7 @@ impl Watch {
         }
         match self.message {
             Some((since, bytes)) if bytes == facts.message_bytes => {
-                due(since.after(STALL), now, next)
-                    .then_some(Verdict::Close(1008, "message stalled"))
+                due(since.after(STALL), now, next).then_some(Verdict::Close(1008, "message stalled"))
             }
             _ => {
                 self.message = Some((now, facts.message_bytes));
@@ -230,8 +227,9 @@ impl Watch {
             self.ping = Ping::Sent(now);
         }
         match self.ping {
-            Ping::Sent(since) => due(since.after(self.ping_timeout), now, next)
-                .then_some(Verdict::Close(1011, "ping timeout")),
+            Ping::Sent(since) => {
+                due(since.after(self.ping_timeout), now, next).then_some(Verdict::Close(1011, "ping timeout"))
+            }
             _ => due(self.last_read.after(interval), now, next).then_some(Verdict::Ping),
         }
     }
@@ -280,18 +278,9 @@ mod tests {
         watch.ping_queued(10);
         let stuck = Facts { queued: 10, ..IDLE };
         assert!(matches!(watch.check(stuck, at(40 * SEC)), Verdict::Wait(_)));
-        let left = Facts {
-            written: 10,
-            ..IDLE
-        };
-        assert_eq!(
-            watch.check(left, at(41 * SEC)),
-            Verdict::Wait(Some(at(51 * SEC)))
-        );
-        assert_eq!(
-            watch.check(left, at(51 * SEC)),
-            Verdict::Close(1011, "ping timeout")
-        );
+        let left = Facts { written: 10, ..IDLE };
+        assert_eq!(watch.check(left, at(41 * SEC)), Verdict::Wait(Some(at(51 * SEC))));
+        assert_eq!(watch.check(left, at(51 * SEC)), Verdict::Close(1011, "ping timeout"));
     }
 
     #[test]
@@ -301,10 +290,7 @@ mod tests {
         watch.ping_queued(0);
         assert!(matches!(watch.check(IDLE, at(26 * SEC)), Verdict::Wait(_)));
         watch.read(at(30 * SEC));
-        assert_eq!(
-            watch.check(IDLE, at(36 * SEC)),
-            Verdict::Wait(Some(at(55 * SEC)))
-        );
+        assert_eq!(watch.check(IDLE, at(36 * SEC)), Verdict::Wait(Some(at(55 * SEC))));
     }
 
     #[test]
@@ -329,10 +315,7 @@ mod tests {
             queued: (16 << 20) + 1,
             ..IDLE
         };
-        assert_eq!(
-            watch().check(over, at(0)),
-            Verdict::Close(1013, "slow consumer")
-        );
+        assert_eq!(watch().check(over, at(0)), Verdict::Close(1013, "slow consumer"));
     }
 
     #[test]
@@ -365,10 +348,7 @@ mod tests {
         watch.check(paused(0), at(0));
         assert!(matches!(watch.check(paused(1), at(29 * SEC)), Verdict::Wait(_)));
         assert!(matches!(watch.check(paused(1), at(58 * SEC)), Verdict::Wait(_)));
-        assert_eq!(
-            watch.check(paused(1), at(59 * SEC)),
-            Verdict::Close(1013, "overloaded")
-        );
+        assert_eq!(watch.check(paused(1), at(59 * SEC)), Verdict::Close(1013, "overloaded"));
     }
 
     #[test]

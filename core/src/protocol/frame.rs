@@ -18,8 +18,7 @@ pub const EXTENSION: &str = "__etp";
 pub const MAX_ACK_ID: u64 = i64::MAX as u64;
 
 /// The longest head: [`parse`] never needs more of a frame than this to answer.
-pub const MAX_HEAD: usize =
-    REPLY_PREFIX.len() + MAX_NAME + SEPARATOR.len() + MAX_DIGITS + SEPARATOR.len();
+pub const MAX_HEAD: usize = REPLY_PREFIX.len() + MAX_NAME + SEPARATOR.len() + MAX_DIGITS + SEPARATOR.len();
 
 const SEPARATOR: &[u8] = b"||";
 const MAX_DIGITS: usize = 19;
@@ -157,9 +156,7 @@ fn find_separator(bytes: &[u8]) -> Option<usize> {
         at = bar + 1;
     }
     let rest = bytes.get(at..)?;
-    rest.windows(2)
-        .position(|pair| pair == SEPARATOR)
-        .map(|bar| at + bar)
+    rest.windows(2).position(|pair| pair == SEPARATOR).map(|bar| at + bar)
 }
 
 /// The name has not ended within `window`, which is at most two bytes longer than the longest name.
@@ -175,11 +172,7 @@ fn no_separator(window: &[u8], longest: usize, complete: bool) -> Result<Option<
         None | Some([] | [b'|']) => {}
         Some(_) => return Err(Defect::NameTooLong),
     }
-    if complete {
-        Err(Defect::NoAckId)
-    } else {
-        Ok(None)
-    }
+    if complete { Err(Defect::NoAckId) } else { Ok(None) }
 }
 
 struct AckId {
@@ -263,9 +256,13 @@ impl fmt::Display for NameDefect {
         f.write_str(match self {
             Self::Empty => "an event name is empty; it must have 1 to 256 bytes",
             Self::TooLong => "an event name is longer than 256 bytes of UTF-8",
-            Self::Separator => "an event name contains \"||\", which separates the parts of a frame; a single \"|\" inside is allowed",
+            Self::Separator => {
+                "an event name contains \"||\", which separates the parts of a frame; a single \"|\" inside is allowed"
+            }
             Self::TrailingBar => "an event name ends in \"|\"; it is allowed anywhere but at the end",
-            Self::Reserved => "an event name is reserved: names that begin with \"__ack_\" or \"__etp\" belong to the protocol",
+            Self::Reserved => {
+                "an event name is reserved: names that begin with \"__ack_\" or \"__etp\" belong to the protocol"
+            }
         })
     }
 }
@@ -359,14 +356,10 @@ mod tests {
 
     /// A name within the grammar, reply prefix aside.
     fn name() -> impl Strategy<Value = String> {
-        prop_oneof![
-            ".{1,60}",
-            "[|a\u{e9}\u{1f600}\n\0]{1,256}",
-            "(__ack_)?[a-z_]{1,20}"
-        ]
-        .prop_filter("within the grammar, reserved names aside", |name| {
-            check_name(name).is_ok()
-        })
+        prop_oneof![".{1,60}", "[|a\u{e9}\u{1f600}\n\0]{1,256}", "(__ack_)?[a-z_]{1,20}"]
+            .prop_filter("within the grammar, reserved names aside", |name| {
+                check_name(name).is_ok()
+            })
     }
 
     fn ack_id() -> impl Strategy<Value = u64> {

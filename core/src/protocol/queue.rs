@@ -70,16 +70,8 @@ impl<P, W> Queue<P, W> {
     ///
     /// # Errors
     /// Payload and ack come back if the queue is full or closed.
-    #[allow(
-        clippy::type_complexity,
-        reason = "what was passed in comes back as it was"
-    )]
-    pub fn push(
-        &mut self,
-        name: &str,
-        payload: P,
-        ack: Option<(W, Time)>,
-    ) -> Result<QueueId, (P, Option<W>)> {
+    #[allow(clippy::type_complexity, reason = "what was passed in comes back as it was")]
+    pub fn push(&mut self, name: &str, payload: P, ack: Option<(W, Time)>) -> Result<QueueId, (P, Option<W>)> {
         if self.events.len() >= self.capacity {
             return Err((payload, ack.map(|(waiter, _)| waiter)));
         }
@@ -99,10 +91,7 @@ impl<P, W> Queue<P, W> {
 
     /// Takes an event out of the queue, unsent; `None` if it has left already.
     pub fn cancel(&mut self, id: QueueId) -> Option<Queued<P, W>> {
-        let index = self
-            .events
-            .binary_search_by_key(&id, |event| event.id)
-            .ok()?;
+        let index = self.events.binary_search_by_key(&id, |event| event.id).ok()?;
         self.events.remove(index)
     }
 
@@ -176,9 +165,7 @@ mod tests {
     }
 
     fn payloads(mut queue: Queue<u32, char>) -> Vec<u32> {
-        core::iter::from_fn(|| queue.pop())
-            .map(|event| event.payload)
-            .collect()
+        core::iter::from_fn(|| queue.pop()).map(|event| event.payload).collect()
     }
 
     #[test]
@@ -223,11 +210,7 @@ mod tests {
         queue.push("e", 4, Some(('c', at(110)))).unwrap();
         assert_eq!(queue.deadline(), Some(at(150)), "wakes are 50 ms apart");
         queue.expire(at(120), |waiter| ended.push(waiter));
-        assert_eq!(
-            ended,
-            ['a', 'c'],
-            "but what is asked for is decided to the millisecond"
-        );
+        assert_eq!(ended, ['a', 'c'], "but what is asked for is decided to the millisecond");
         assert_eq!(payloads(queue), [2, 3]);
     }
 
@@ -240,9 +223,7 @@ mod tests {
             .unwrap();
         queue.push("e", 3, None).unwrap();
         assert_eq!(
-            queue
-                .cancel(QueueId::from_number(id.get()))
-                .map(|event| event.payload),
+            queue.cancel(QueueId::from_number(id.get())).map(|event| event.payload),
             Some(2)
         );
         assert_eq!(queue.cancel(id), None);

@@ -140,10 +140,7 @@ mod tests {
         for millis in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
             assert_eq!(backoff.ceiling(), Duration::from_millis(millis));
             // The largest remainder is the ceiling itself, the smallest zero.
-            assert_eq!(
-                { backoff }.next_delay(millis),
-                Duration::from_millis(millis)
-            );
+            assert_eq!({ backoff }.next_delay(millis), Duration::from_millis(millis));
             assert_eq!(backoff.next_delay(millis + 1), Duration::ZERO);
         }
     }

@@ -40,10 +40,7 @@ impl Scan {
 
     /// A deadline came into the table, or a scan has passed over one that stays.
     pub(super) fn add(&mut self, deadline: Time) {
-        self.soonest = Some(
-            self.soonest
-                .map_or(deadline, |soonest| soonest.min(deadline)),
-        );
+        self.soonest = Some(self.soonest.map_or(deadline, |soonest| soonest.min(deadline)));
     }
 
     /// A scan begins: every deadline that stays is added again.

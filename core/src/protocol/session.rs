@@ -120,13 +120,7 @@ impl<W> Session<W> {
     /// stands for what follows the head; it comes back in the answer or is dropped.
     ///
     /// [`frame::MAX_HEAD`] bytes are always enough to get an answer other than [`Received::More`].
-    pub fn receive<'h, P>(
-        &mut self,
-        head: &'h [u8],
-        complete: bool,
-        payload: P,
-        now: Time,
-    ) -> Received<'h, P, W> {
+    pub fn receive<'h, P>(&mut self, head: &'h [u8], complete: bool, payload: P, now: Time) -> Received<'h, P, W> {
         let parsed = match frame::parse(head, complete) {
             Ok(Some(parsed)) => parsed,
             Ok(None) => return Received::More(payload),
@@ -271,18 +265,9 @@ mod tests {
         let mut session = session();
         assert_eq!(session.register("sum", START.after(TIMEOUT), 's'), Ok(1));
         assert_eq!(session.register("avg", START.after(TIMEOUT), 'a'), Ok(2));
-        assert_eq!(
-            session.receive(b"__ack_sum||2||", true, (), START),
-            Received::Stray
-        );
-        assert_eq!(
-            session.receive(b"__ack_sum||3||", true, (), START),
-            Received::Stray
-        );
-        assert_eq!(
-            session.receive(b"__ack_sum||0||", true, (), START),
-            Received::Stray
-        );
+        assert_eq!(session.receive(b"__ack_sum||2||", true, (), START), Received::Stray);
+        assert_eq!(session.receive(b"__ack_sum||3||", true, (), START), Received::Stray);
+        assert_eq!(session.receive(b"__ack_sum||0||", true, (), START), Received::Stray);
         let reply = Received::Reply {
             waiter: 's',
             ack_id: 1,
@@ -290,19 +275,14 @@ mod tests {
             offset: 12,
         };
         assert_eq!(session.receive(b"__ack_sum||1", true, (), START), reply);
-        assert_eq!(
-            session.receive(b"__ack_sum||1", true, (), START),
-            Received::Stray
-        );
+        assert_eq!(session.receive(b"__ack_sum||1", true, (), START), Received::Stray);
         assert_eq!(session.stray_replies(), 4);
         assert_eq!(session.pending(), 1);
     }
 
     #[test]
     fn ids_go_on_where_calls_were_refused() {
-        let mut session = Session::new(Limits {
-            max_pending_acks: 1,
-        });
+        let mut session = Session::new(Limits { max_pending_acks: 1 });
         assert_eq!(session.register("e", START, 'a'), Ok(1));
         assert_eq!(session.register("e", START, 'b'), Err('b'));
         assert_eq!(session.cancel(1), Some('a'));
@@ -322,10 +302,7 @@ mod tests {
         session.expire(deadline, |waiter| ended.push(waiter));
         assert_eq!(ended, ['a']);
         assert_eq!((session.timed_out(), session.deadline()), (1, None));
-        assert_eq!(
-            session.receive(b"__ack_e||1||", true, (), deadline),
-            Received::Stray
-        );
+        assert_eq!(session.receive(b"__ack_e||1||", true, (), deadline), Received::Stray);
     }
 
     #[test]
@@ -374,22 +351,12 @@ mod tests {
             session.receive(b"__ack___etp||0||{}", true, (), START),
             Received::Extension
         );
-        assert_eq!(
-            session.receive(b"__ack___etp||0", true, (), START),
-            Received::Extension
-        );
-        assert_eq!(
-            session.receive(b"__ack___etp||1||{}", true, (), START),
-            Received::Stray
-        );
+        assert_eq!(session.receive(b"__ack___etp||0", true, (), START), Received::Extension);
+        assert_eq!(session.receive(b"__ack___etp||1||{}", true, (), START), Received::Stray);
     }
 
     #[test]
     fn an_idle_session_is_small() {
-        assert!(
-            size_of::<Session<u64>>() <= 160,
-            "{}",
-            size_of::<Session<u64>>()
-        );
+        assert!(size_of::<Session<u64>>() <= 160, "{}", size_of::<Session<u64>>());
     }
 }

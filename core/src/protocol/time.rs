@@ -59,13 +59,7 @@ mod tests {
 
     #[test]
     fn the_end_of_time_is_not_passed() {
-        assert_eq!(
-            Time::from_millis(5).after(Duration::MAX),
-            Time::from_millis(u64::MAX)
-        );
-        assert_eq!(
-            Time::from_millis(5).until(Time::from_millis(4)),
-            Duration::ZERO
-        );
+        assert_eq!(Time::from_millis(5).after(Duration::MAX), Time::from_millis(u64::MAX));
+        assert_eq!(Time::from_millis(5).until(Time::from_millis(4)), Duration::ZERO);
     }
 }

@@ -265,6 +265,8 @@ fn proxy(text: &str) -> Result<ipnet::IpNet, Error> {
 
 impl std::fmt::Debug for ServerBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerBuilder").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("ServerBuilder")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }

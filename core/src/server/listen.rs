@@ -214,7 +214,10 @@ impl Listener {
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused | io::ErrorKind::Interrupted
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
     )
 }
 
@@ -284,7 +287,10 @@ impl Server {
     pub(super) fn too_slow(&self) {
         self.inner.handshake_failed(Error::new(
             ErrorKind::HandshakeFailed,
-            format!("no complete handshake within handshake_timeout ({:?})", self.inner.options.handshake_timeout),
+            format!(
+                "no complete handshake within handshake_timeout ({:?})",
+                self.inner.options.handshake_timeout
+            ),
         ));
     }
 
@@ -308,7 +314,9 @@ impl Server {
                     Err(refusal) => {
                         let mut response = refusal.answer(&self.inner);
                         // One request a connection: whoever is refused dials anew.
-                        response.headers_mut().append(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+                        response
+                            .headers_mut()
+                            .append(http::header::CONNECTION, http::HeaderValue::from_static("close"));
                         response
                     }
                 };

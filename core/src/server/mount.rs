@@ -35,7 +35,10 @@ impl<B: Send + 'static> tower_service::Service<HttpRequest<B>> for Server {
 }
 
 impl Server {
-    fn upgraded<B: Send + 'static>(&self, mut request: HttpRequest<B>) -> impl Future<Output = Response<Full<Bytes>>> + Send + use<B> {
+    fn upgraded<B: Send + 'static>(
+        &self,
+        mut request: HttpRequest<B>,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send + use<B> {
         let server = self.clone();
         async move {
             let runtime = match server.inner.hub.runtime() {
@@ -57,8 +60,11 @@ impl Server {
                         match tokio::time::timeout(timeout, on_upgrade).await {
                             Ok(Ok(upgraded)) => server.serve_upgraded(granted, upgraded),
                             Ok(Err(error)) => server.inner.handshake_failed(
-                                Error::new(ErrorKind::HandshakeFailed, "the HTTP server did not hand over the connection")
-                                    .with_source(error),
+                                Error::new(
+                                    ErrorKind::HandshakeFailed,
+                                    "the HTTP server did not hand over the connection",
+                                )
+                                .with_source(error),
                             ),
                             Err(_) => server.too_slow(),
                         }

@@ -50,9 +50,7 @@ pub(super) fn parse_close(payload: Data<'_>) -> Result<Option<CloseFrame<'_>>, V
     }
     let reason = match payload {
         Data::Borrowed(bytes) => str::from_utf8(&bytes[2..]).map(Cow::Borrowed),
-        Data::Owned(bytes) => {
-            str::from_utf8(&bytes[2..]).map(|reason| Cow::Owned(reason.to_owned()))
-        }
+        Data::Owned(bytes) => str::from_utf8(&bytes[2..]).map(|reason| Cow::Owned(reason.to_owned())),
     };
     match reason {
         Ok(reason) => Ok(Some(CloseFrame { code, reason })),
@@ -79,14 +77,10 @@ mod tests {
 
     #[test]
     fn only_codes_with_a_meaning_on_the_wire_are_sendable() {
-        let sendable: Vec<u16> = (0..3000)
-            .filter(|&code| is_sendable_close_code(code))
-            .collect();
+        let sendable: Vec<u16> = (0..3000).filter(|&code| is_sendable_close_code(code)).collect();
         assert_eq!(
             sendable,
-            [
-                1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014
-            ]
+            [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014]
         );
         assert!((3000..5000).all(is_sendable_close_code));
         assert!(!(5000..=u16::MAX).any(is_sendable_close_code));

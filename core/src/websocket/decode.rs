@@ -175,11 +175,7 @@ impl Decoder {
     /// Bytes of the current message taken off the wire so far, the heads of its frames included; 0 between
     /// messages. As long as it grows, the peer makes progress.
     pub fn raw_bytes(&self) -> u64 {
-        if self.message.begun {
-            self.message.raw
-        } else {
-            0
-        }
+        if self.message.begun { self.message.raw } else { 0 }
     }
 
     fn next<'a>(&mut self, input: &mut &'a mut [u8]) -> Result<Option<Item<'a>>, Violation> {
@@ -203,10 +199,7 @@ impl Decoder {
         }
     }
 
-    fn take_head(
-        &mut self,
-        input: &mut &mut [u8],
-    ) -> Result<Option<(FrameHead, usize)>, Violation> {
+    fn take_head(&mut self, input: &mut &mut [u8]) -> Result<Option<(FrameHead, usize)>, Violation> {
         if self.head_len == 0
             && let Some((head, len)) = read_head(input)?
         {
@@ -253,9 +246,7 @@ impl Decoder {
             match (self.message.begun, opcode == Opcode::Continuation) {
                 (true, true) => {}
                 (true, false) => {
-                    return Err(Violation::protocol(
-                        "a new message before the end of the last",
-                    ));
+                    return Err(Violation::protocol("a new message before the end of the last"));
                 }
                 (false, true) => return Err(Violation::protocol("a continuation of no message")),
                 (false, false) => self.message.begin(opcode == Opcode::Binary, rsv1),
@@ -270,8 +261,7 @@ impl Decoder {
                 return Err(TOO_BIG);
             }
             self.message.raw += head_len as u64;
-            if self.message.raw + len as u64 > max_message_size.saturating_add(max_overhead) as u64
-            {
+            if self.message.raw + len as u64 > max_message_size.saturating_add(max_overhead) as u64 {
                 return Err(TOO_MUCH);
             }
         }
@@ -316,11 +306,7 @@ impl Decoder {
     }
 
     /// Takes `chunk` into the control frame under way.
-    fn control<'a>(
-        &mut self,
-        frame: Frame,
-        chunk: &'a [u8],
-    ) -> Result<Option<Item<'a>>, Violation> {
+    fn control<'a>(&mut self, frame: Frame, chunk: &'a [u8]) -> Result<Option<Item<'a>>, Violation> {
         let whole = frame.left() == 0;
         let payload = if whole && self.control.is_empty() {
             Data::Borrowed(chunk)

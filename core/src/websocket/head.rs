@@ -76,8 +76,7 @@ pub fn frame_head_len(payload_len: usize, masked: bool) -> usize {
 /// Appends `head` to `out`, its length in the fewest bytes.
 pub fn write_head(out: &mut Vec<u8>, head: &FrameHead) {
     let mut bytes = [0; MAX_HEAD];
-    bytes[0] =
-        head.opcode as u8 | if head.fin { FIN } else { 0 } | if head.rsv1 { RSV1 } else { 0 };
+    bytes[0] = head.opcode as u8 | if head.fin { FIN } else { 0 } | if head.rsv1 { RSV1 } else { 0 };
     let masked = if head.mask.is_some() { MASKED } else { 0 };
     let mut end = frame_head_len(head.len, false);
     match end {
@@ -127,9 +126,7 @@ pub(super) fn read_head(bytes: &[u8]) -> Result<Option<(FrameHead, usize)>, Viol
             return Err(Violation::protocol("a fragmented control frame"));
         }
         if usize::from(short) > MAX_CONTROL {
-            return Err(Violation::protocol(
-                "a control frame of more than 125 bytes",
-            ));
+            return Err(Violation::protocol("a control frame of more than 125 bytes"));
         }
     }
     if rsv1 && !matches!(opcode, Opcode::Text | Opcode::Binary) {

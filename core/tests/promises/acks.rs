@@ -12,10 +12,12 @@ use crate::support::*;
 
 /// Never answers, but ends with its connection.
 fn silent_server() -> ServerBuilder {
-    Server::builder().on_error(|_, _| ()).on("void", async |conn: Conn, ()| {
-        conn.closed().await;
-        Err::<(), _>("nobody is there any more")
-    })
+    Server::builder()
+        .on_error(|_, _| ())
+        .on("void", async |conn: Conn, ()| {
+            conn.closed().await;
+            Err::<(), _>("nobody is there any more")
+        })
 }
 
 fn silent_client() -> ClientBuilder {
@@ -44,7 +46,10 @@ async fn without_a_reply_it_times_out_within_a_tenth_of_a_second_of_its_deadline
         }
         assert_eq!(err(call.await).code(), "ack_timeout");
         let took = began.elapsed();
-        assert!(took >= deadline && took <= deadline + Duration::from_millis(100), "{deadline:?}: {took:?}");
+        assert!(
+            took >= deadline && took <= deadline + Duration::from_millis(100),
+            "{deadline:?}: {took:?}"
+        );
     }
     assert_eq!(pair.client.stats().acks_timed_out, limits.len() as u64);
 }
@@ -77,12 +82,21 @@ enum Death {
 
 #[tokio::test(start_paused = true)]
 async fn it_ends_at_once_at_both_ends_when_the_connection_dies() {
-    for death in [Death::ServerCloses, Death::ClientCloses, Death::ServerKicks, Death::WireIsCut, Death::Shutdown] {
+    for death in [
+        Death::ServerCloses,
+        Death::ClientCloses,
+        Death::ServerKicks,
+        Death::WireIsCut,
+        Death::Shutdown,
+    ] {
         let pair = Pair::new(silent_server(), silent_client()).await;
         let down = tokio::spawn(pair.conn.emit_with_ack("void", ()).into_future());
         let up = tokio::spawn(pair.client.emit_with_ack("void", ()).into_future());
         settle().await;
-        assert_eq!((pair.server.stats().acks_pending, pair.client.stats().acks_pending), (1, 1));
+        assert_eq!(
+            (pair.server.stats().acks_pending, pair.client.stats().acks_pending),
+            (1, 1)
+        );
 
         let began = Instant::now();
         let (server, client) = (pair.server.clone(), pair.client.clone());
@@ -95,7 +109,11 @@ async fn it_ends_at_once_at_both_ends_when_the_connection_dies() {
         }
         let (down, up) = (err(down.await.unwrap()), err(up.await.unwrap()));
         assert_eq!(began.elapsed(), Duration::ZERO, "{death:?}");
-        assert_eq!((down.code(), up.code()), ("connection_closed", "connection_closed"), "{death:?}");
+        assert_eq!(
+            (down.code(), up.code()),
+            ("connection_closed", "connection_closed"),
+            "{death:?}"
+        );
         let told = |error: &Error| (error.close_code(), error.close_reason().map(str::to_owned));
         let expected = match death {
             Death::ServerCloses | Death::ClientCloses => (1000, ""),
@@ -105,14 +123,24 @@ async fn it_ends_at_once_at_both_ends_when_the_connection_dies() {
         };
         let expected = (Some(expected.0), Some(expected.1.to_owned()));
         assert_eq!((told(&down), told(&up)), (expected.clone(), expected), "{death:?}");
-        let later = [err(pair.conn.emit_with_ack("void", ()).await), err(pair.client.emit_with_ack("void", ()).await)];
-        assert!(later.iter().all(|error| error.code() == "connection_closed"), "{death:?}");
+        let later = [
+            err(pair.conn.emit_with_ack("void", ()).await),
+            err(pair.client.emit_with_ack("void", ()).await),
+        ];
+        assert!(
+            later.iter().all(|error| error.code() == "connection_closed"),
+            "{death:?}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn pings_and_drains_that_wait_end_with_the_connection_too() {
-    let server = Server::builder().max_message_size(100_000).max_outbox(100_000).build().unwrap();
+    let server = Server::builder()
+        .max_message_size(100_000)
+        .max_outbox(100_000)
+        .build()
+        .unwrap();
     let (peer, conn) = Peer::join(&server).await;
     while conn.emit("fill", "x".repeat(30_000)).is_ok() {}
     settle().await;
@@ -197,7 +225,10 @@ async fn no_more_may_be_awaited_than_max_pending_acks() {
     let server = Server::builder().max_pending_acks(2).build().unwrap();
     let (mut peer, conn) = Peer::join(&server).await;
     let calls = [(); 2].map(|()| tokio::spawn(conn.emit_with_ack("q", ()).into_future()));
-    assert_eq!((peer.frame().await, peer.frame().await), ("q||1||".into(), "q||2||".into()));
+    assert_eq!(
+        (peer.frame().await, peer.frame().await),
+        ("q||1||".into(), "q||2||".into())
+    );
     assert_eq!(err(conn.emit_with_ack("q", ()).await).code(), "too_many_acks");
     peer.send("__ack_q||1||").await;
     peer.is_read().await;
@@ -217,7 +248,10 @@ async fn sixteen_thousand_acks_may_be_awaited_by_default() {
     for _ in 0..16_384 {
         conn.emit_with_ack_to("q", b"", true, None, waiter()).unwrap();
     }
-    assert_eq!(err(conn.emit_with_ack_to("q", b"", true, None, waiter())).code(), "too_many_acks");
+    assert_eq!(
+        err(conn.emit_with_ack_to("q", b"", true, None, waiter())).code(),
+        "too_many_acks"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -247,7 +281,8 @@ async fn calls_that_race_the_end_of_their_connection_have_one_outcome_each() {
         racers.push(tokio::spawn(async move {
             for _ in 0..CALLS {
                 let told = log.clone();
-                let waiter = Waiter::call(move |outcome: Result<etp_ws::Payload, Error>| told.push(err(outcome).code()));
+                let waiter =
+                    Waiter::call(move |outcome: Result<etp_ws::Payload, Error>| told.push(err(outcome).code()));
                 if let Err(error) = caller.emit_with_ack_to("q", b"", true, None, waiter) {
                     log.push(error.code());
                 }

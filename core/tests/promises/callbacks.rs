@@ -29,7 +29,10 @@ async fn on_connect_ends_before_the_first_event_is_handled() {
     peer.is_read().await;
     assert_eq!(order.all(), ["connecting"], "pings are answered meanwhile");
     gate.add_permits(1);
-    assert_eq!((peer.frame().await, peer.frame().await), ("__ack_e||1".into(), "__ack_e||2".into()));
+    assert_eq!(
+        (peer.frame().await, peer.frame().await),
+        ("__ack_e||1".into(), "__ack_e||2".into())
+    );
     assert_eq!(order.all(), ["connecting", "connected", "event", "event"]);
 }
 
@@ -76,7 +79,9 @@ type Way = fn(ServerBuilder) -> ServerBuilder;
 async fn a_failing_on_connect_closes_with_1011_and_is_told() {
     let ways: [(&str, Way); 4] = [
         ("refused", |server| server.on_connect(|_: Conn| Err::<(), _>("refused"))),
-        ("panicked", |server| server.on_connect(|_: Conn| -> () { panic!("panicked at once") })),
+        ("panicked", |server| {
+            server.on_connect(|_: Conn| -> () { panic!("panicked at once") })
+        }),
         ("later", |server| {
             server.on_connect(async |_: Conn| {
                 tokio::task::yield_now().await;
@@ -103,7 +108,10 @@ async fn a_failing_on_connect_closes_with_1011_and_is_told() {
             .unwrap();
         let (mut peer, _) = Peer::join(&server).await;
         peer.send("e||1||").await;
-        assert_eq!(peer.next().await, Message::Close(closed_with(1011, "on_connect failed")));
+        assert_eq!(
+            peer.next().await,
+            Message::Close(closed_with(1011, "on_connect failed"))
+        );
         peer.0.send(Message::Close(closed_with(1011, ""))).await.unwrap();
         let why = gone.until(1).await.remove(0);
         settle().await;
@@ -179,7 +187,11 @@ async fn on_disconnect_runs_once_however_it_ends_and_still_knows_the_rooms() {
             End::PeerClosesWithoutACode => peer.0.send(Message::Close(None)).await.unwrap(),
             End::ServerCloses => conn.close_with(4001, "kicked").unwrap(),
             End::BreaksTheProtocol => peer.0.send(Message::Close(closed_with(1006, ""))).await.unwrap(),
-            End::SendsBrokenText => peer.0.send(Message::Text(Bytes::from_static(b"e||0||\xff"))).await.unwrap(),
+            End::SendsBrokenText => peer
+                .0
+                .send(Message::Text(Bytes::from_static(b"e||0||\xff")))
+                .await
+                .unwrap(),
             End::Shutdown => drop(tokio::spawn(async move { ours.shutdown().await })),
             End::Vanishes | End::VanishesWhileConnecting | End::ConnectFails => {}
         }
@@ -204,7 +216,11 @@ async fn on_disconnect_runs_once_however_it_ends_and_still_knows_the_rooms() {
         assert_eq!(ours.count(), 1, "{end:?}");
         assert_eq!(rooms, ["a", "b"], "{end:?}");
         assert_eq!((reached, late), (0, Err("connection_closed")), "{end:?}");
-        assert_eq!((why.code, why.clean, why.normal), (code, clean, code == 1000), "{end:?}");
+        assert_eq!(
+            (why.code, why.clean, why.normal),
+            (code, clean, code == 1000),
+            "{end:?}"
+        );
         assert!(why.reason == reason || reason == ANY, "{end:?}: {why:?}");
         assert!(!why.will_reconnect);
         assert_eq!((server.member_count("a"), conn.rooms().len()), (0, 2), "{end:?}");
@@ -280,7 +296,11 @@ async fn an_on_upgrade_that_takes_too_long_answers_503() {
         assert_eq!(answer(&server).await, 503);
         assert_eq!(began.elapsed(), 5 * SEC);
         assert_eq!(codes(&log).len(), n);
-        assert!(log.all()[n - 1].to_string().contains("upgrade_timeout"), "no place is lost: {}", log.all()[n - 1]);
+        assert!(
+            log.all()[n - 1].to_string().contains("upgrade_timeout"),
+            "no place is lost: {}",
+            log.all()[n - 1]
+        );
     }
 }
 
@@ -301,15 +321,24 @@ async fn on_upgrade_rejects_or_lets_in_with_data_or_only_to_close() {
         .unwrap();
     let knock = |token: &str| {
         let (ours, theirs) = pipe();
-        let request = http::Request::builder().header("authorization", format!("Bearer {token}")).body(()).unwrap();
+        let request = http::Request::builder()
+            .header("authorization", format!("Bearer {token}"))
+            .body(())
+            .unwrap();
         let server = server.clone();
         async move { (server.accept_pipe(request, ours).await, Peer(theirs)) }
     };
     assert_eq!(err(knock("nobody").await.0).status(), Some(401));
     let (conn, _peer) = knock("ann").await;
-    assert_eq!((connected.until(1).await, conn.unwrap().data().get::<u32>()), (vec![Some(7)], Some(7)));
+    assert_eq!(
+        (connected.until(1).await, conn.unwrap().data().get::<u32>()),
+        (vec![Some(7)], Some(7))
+    );
     let (conn, mut peer) = knock("banned").await;
-    assert_eq!(err(conn.unwrap().emit_with_ack("e", ()).into_future().await).code(), "connection_closed");
+    assert_eq!(
+        err(conn.unwrap().emit_with_ack("e", ()).into_future().await).code(),
+        "connection_closed"
+    );
     assert_eq!(peer.next().await, Message::Close(closed_with(4003, "banned")));
     drop(peer);
     settle().await;

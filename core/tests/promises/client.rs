@@ -38,7 +38,9 @@ impl Site {
                     status => {
                         let reject = Reject::new(status);
                         Err(match retry_after {
-                            Some(value) => reject.header(http::header::RETRY_AFTER, http::HeaderValue::from_static(value)),
+                            Some(value) => {
+                                reject.header(http::header::RETRY_AFTER, http::HeaderValue::from_static(value))
+                            }
                             None => reject,
                         })
                     }
@@ -85,11 +87,19 @@ async fn it_comes_back_after_everything_but_1008_and_a_kick_with_a_reason() {
     for (code, reason, back) in ends {
         let site = Site::new(Server::builder()).await;
         let (gone, on_disconnect) = disconnects();
-        let client = Client::builder().on_disconnect(on_disconnect).connect(&site.url).await.unwrap();
+        let client = Client::builder()
+            .on_disconnect(on_disconnect)
+            .connect(&site.url)
+            .await
+            .unwrap();
         let began = Instant::now();
         site.conn(1).await.close_with(code, reason).unwrap();
         let why = gone.until(1).await.remove(0);
-        assert_eq!((why.code, &*why.reason, why.will_reconnect), (code, reason, back), "{code} {reason:?}");
+        assert_eq!(
+            (why.code, &*why.reason, why.will_reconnect),
+            (code, reason, back),
+            "{code} {reason:?}"
+        );
         assert!(why.clean);
         if back {
             site.conn(2).await;
@@ -137,13 +147,20 @@ async fn it_comes_back_when_the_wire_is_cut() {
     let site = Site::new(Server::builder()).await;
     let proxy = Proxy::before(&site).await;
     let (gone, on_disconnect) = disconnects();
-    let client = Client::builder().on_disconnect(on_disconnect).connect(&proxy.url).await.unwrap();
+    let client = Client::builder()
+        .on_disconnect(on_disconnect)
+        .connect(&proxy.url)
+        .await
+        .unwrap();
     for n in 1..=3 {
         site.conn(n).await;
         client.wait_for(State::Connected).await;
         proxy.cut.send_replace(n);
         let why = gone.until(n).await.remove(n - 1);
-        assert_eq!((why.code, &*why.reason, why.clean, why.will_reconnect), (1006, "", false, true));
+        assert_eq!(
+            (why.code, &*why.reason, why.clean, why.will_reconnect),
+            (1006, "", false, true)
+        );
     }
     site.conn(4).await;
 }
@@ -180,7 +197,11 @@ async fn should_reconnect_overrides_the_rule_both_ways() {
             log.push((why.code, why.reason.clone()));
             decision
         };
-        let client = Client::builder().should_reconnect(decide).connect(&site.url).await.unwrap();
+        let client = Client::builder()
+            .should_reconnect(decide)
+            .connect(&site.url)
+            .await
+            .unwrap();
         site.conn(1).await.close_with(code, "because").unwrap();
         if decision {
             site.conn(2).await;
@@ -224,7 +245,12 @@ async fn waits_grow_with_each_attempt_and_begin_anew_after_thirty_seconds_alive(
 #[tokio::test(start_paused = true)]
 async fn a_first_dial_makes_one_attempt_and_says_why_it_failed() {
     let site = Site::new(Server::builder()).await;
-    for (status, code) in [(401, "rejected"), (403, "rejected"), (404, "connect_failed"), (503, "connect_failed")] {
+    for (status, code) in [
+        (401, "rejected"),
+        (403, "rejected"),
+        (404, "connect_failed"),
+        (503, "connect_failed"),
+    ] {
         site.answer(status);
         let error = err(Client::builder().connect(&site.url).await);
         assert_eq!((error.code(), error.status()), (code, Some(status)));
@@ -254,7 +280,12 @@ async fn a_redial_that_is_rejected_ends_it() {
     for status in [401, 403] {
         let site = Site::new(Server::builder()).await;
         let (log, on_error) = errors();
-        let client = Client::builder().queue(5).on_error(on_error).connect(&site.url).await.unwrap();
+        let client = Client::builder()
+            .queue(5)
+            .on_error(on_error)
+            .connect(&site.url)
+            .await
+            .unwrap();
         site.answer(status);
         site.conn(1).await.close_with(1001, "").unwrap();
         client.wait_for(State::Reconnecting).await;
@@ -338,7 +369,12 @@ async fn token_and_url_are_asked_for_anew_at_each_dial() {
         site.conn(n).await.close_with(1001, "").unwrap();
     }
     site.conn(3).await;
-    let knocks: Vec<_> = site.knocks.all().into_iter().map(|(_, token, uri)| (token.unwrap(), uri)).collect();
+    let knocks: Vec<_> = site
+        .knocks
+        .all()
+        .into_iter()
+        .map(|(_, token, uri)| (token.unwrap(), uri))
+        .collect();
     let expected = [1, 2, 3].map(|n| (format!("token{n}"), format!("/ws?n={n}")));
     assert_eq!(knocks, expected);
     drop(client);
@@ -347,10 +383,19 @@ async fn token_and_url_are_asked_for_anew_at_each_dial() {
 #[tokio::test(start_paused = true)]
 async fn a_token_or_url_that_can_not_be_had_is_a_failed_dial() {
     let site = Site::new(Server::builder()).await;
-    let error = err(Client::builder().auth_fn(async || Err::<String, _>("locked")).connect(&site.url).await);
-    assert!(error.code() == "connect_failed" && error.to_string().contains("locked"), "{error}");
+    let error = err(Client::builder()
+        .auth_fn(async || Err::<String, _>("locked"))
+        .connect(&site.url)
+        .await);
+    assert!(
+        error.code() == "connect_failed" && error.to_string().contains("locked"),
+        "{error}"
+    );
     let error = err(Client::builder().connect_fn(async || Err::<String, _>("unknown")).await);
-    assert!(error.code() == "connect_failed" && error.to_string().contains("unknown"), "{error}");
+    assert!(
+        error.code() == "connect_failed" && error.to_string().contains("unknown"),
+        "{error}"
+    );
     assert_eq!(site.knocks.len(), 0);
 }
 
@@ -363,7 +408,10 @@ async fn an_on_connect_that_fails_at_the_first_dial_is_a_failed_connect() {
         .on_connect(|_: Conn| Err::<(), _>("login refused"))
         .on_disconnect(on_disconnect);
     let error = err(client.connect(&site.url).await);
-    assert!(error.code() == "connect_failed" && error.to_string().contains("1011"), "{error}");
+    assert!(
+        error.code() == "connect_failed" && error.to_string().contains("1011"),
+        "{error}"
+    );
     tokio::time::sleep(60 * SEC).await;
     assert_eq!((gone.len(), site.knocks.len()), (1, 1));
 }

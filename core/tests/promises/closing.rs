@@ -24,7 +24,10 @@ async fn close_sends_what_was_emitted_before_it() {
     assert_eq!(close, Message::Close(closed_with(4000, "enough")));
     peer.0.send(close).await.unwrap();
     let why = gone.until(1).await.remove(0);
-    assert_eq!((why.code, &*why.reason, why.clean, why.normal), (4000, "enough", true, false));
+    assert_eq!(
+        (why.code, &*why.reason, why.clean, why.normal),
+        (4000, "enough", true, false)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -46,7 +49,10 @@ async fn without_arguments_it_closes_with_1000() {
 #[tokio::test(start_paused = true)]
 async fn close_timeout_cuts_a_peer_that_does_not_answer_or_does_not_read() {
     for fills in [false, true] {
-        for (server, limit) in [(Server::builder(), 5 * SEC), (Server::builder().close_timeout(2 * SEC), 2 * SEC)] {
+        for (server, limit) in [
+            (Server::builder(), 5 * SEC),
+            (Server::builder().close_timeout(2 * SEC), 2 * SEC),
+        ] {
             let (gone, on_disconnect) = disconnects();
             let server = server.on_disconnect(on_disconnect).build().unwrap();
             let (mut peer, conn) = Peer::join(&server).await;
@@ -80,12 +86,26 @@ async fn codes_that_no_endpoint_may_send_and_long_reasons_are_refused() {
     for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535] {
         let error = err(conn.close_with(code, ""));
         assert_eq!(error.code(), "invalid_option", "{code}");
-        assert!(error.to_string().contains("1000") && error.to_string().contains("4999"), "{error}");
-        assert_eq!(err(client.close_with(code, "").await).code(), "invalid_option", "{code}");
+        assert!(
+            error.to_string().contains("1000") && error.to_string().contains("4999"),
+            "{error}"
+        );
+        assert_eq!(
+            err(client.close_with(code, "").await).code(),
+            "invalid_option",
+            "{code}"
+        );
     }
     let error = err(conn.close_with(1000, &"r".repeat(124)));
-    assert!(error.code() == "invalid_option" && error.to_string().contains("123"), "{error}");
-    assert_eq!(err(conn.close_with(1000, &"é".repeat(62))).code(), "invalid_option", "bytes count");
+    assert!(
+        error.code() == "invalid_option" && error.to_string().contains("123"),
+        "{error}"
+    );
+    assert_eq!(
+        err(conn.close_with(1000, &"é".repeat(62))).code(),
+        "invalid_option",
+        "bytes count"
+    );
     assert!(conn.is_open() && client.conn().is_some_and(|conn| conn.is_open()));
     for code in [1000, 1001, 1008, 1011, 1013, 3000, 4999] {
         let (mut peer, conn) = Peer::join(&server).await;
@@ -104,7 +124,10 @@ async fn a_clean_close_of_a_client_is_told_to_both_ends() {
     pair.client.emit("last", ()).unwrap();
     pair.client.close_with(4001, "done").await.unwrap();
     for why in [at_server.until(1).await.remove(0), at_client.until(1).await.remove(0)] {
-        assert_eq!((why.code, &*why.reason, why.clean, why.will_reconnect), (4001, "done", true, false));
+        assert_eq!(
+            (why.code, &*why.reason, why.clean, why.will_reconnect),
+            (4001, "done", true, false)
+        );
     }
     assert_eq!(pair.client.state(), etp_ws::State::Closed);
     assert_eq!(pair.server.stats().events_in, 1);
@@ -112,7 +135,10 @@ async fn a_clean_close_of_a_client_is_told_to_both_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn closed_resolves_as_soon_as_closing_begins() {
-    let server = Server::builder().on("hold", async |conn: Conn, ()| conn.closed().await).build().unwrap();
+    let server = Server::builder()
+        .on("hold", async |conn: Conn, ()| conn.closed().await)
+        .build()
+        .unwrap();
     for way in 0..4 {
         let (mut peer, conn) = Peer::join(&server).await;
         peer.send("hold||0||").await;

@@ -10,17 +10,27 @@ use crate::support::*;
 
 #[tokio::test(start_paused = true)]
 async fn past_max_connections_a_handshake_gets_503_until_one_has_left() {
-    let server = Server::builder().max_connections(2).on_error(|_, _| ()).build().unwrap();
+    let server = Server::builder()
+        .max_connections(2)
+        .on_error(|_, _| ())
+        .build()
+        .unwrap();
     let (first, conn) = Peer::join(&server).await;
     let (_second, _) = Peer::join(&server).await;
     for _ in 0..3 {
-        assert_eq!(err(testing::connect(&server, Client::builder()).await).status(), Some(503));
+        assert_eq!(
+            err(testing::connect(&server, Client::builder()).await).status(),
+            Some(503)
+        );
     }
     drop(first);
     conn.closed().await;
     settle().await;
     let third = testing::connect(&server, Client::builder()).await.unwrap();
-    assert_eq!(err(testing::connect(&server, Client::builder()).await).status(), Some(503));
+    assert_eq!(
+        err(testing::connect(&server, Client::builder()).await).status(),
+        Some(503)
+    );
     third.ping().await.unwrap();
 }
 
@@ -56,7 +66,12 @@ async fn the_path_is_ws_and_a_plain_get_there_is_told_to_upgrade() {
         assert_eq!(answer(addr, &handshake_bytes(path, "")).await.0, 404, "{path}");
     }
     assert_eq!(answer(addr, "GET /ws HTTP/1.1\r\nHost: a\r\n\r\n").await.0, 426);
-    assert_eq!(answer(addr, "POST /ws HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await.0, 405);
+    assert_eq!(
+        answer(addr, "POST /ws HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+            .await
+            .0,
+        405
+    );
 
     let (_server, addr, _) = listening(Server::builder().path("/events")).await;
     assert_eq!(answer(addr, &handshake_bytes("/events", "")).await.0, 101);
@@ -68,16 +83,29 @@ async fn a_page_of_another_origin_gets_403_that_names_the_setting() {
     let page = |origin: &str| handshake_bytes("/ws", &format!("Origin: {origin}\r\n"));
     let (_server, addr, log) = listening(Server::builder()).await;
     assert_eq!(answer(addr, &page("http://127.0.0.1")).await.0, 101, "the same origin");
-    assert_eq!(answer(addr, &page("https://127.0.0.1")).await.0, 101, "a Host without a port fits any scheme's default");
-    for origin in ["http://example.org", "http://127.0.0.1:81", "null", "http://127.0.0.1.example.org"] {
+    assert_eq!(
+        answer(addr, &page("https://127.0.0.1")).await.0,
+        101,
+        "a Host without a port fits any scheme's default"
+    );
+    for origin in [
+        "http://example.org",
+        "http://127.0.0.1:81",
+        "null",
+        "http://127.0.0.1.example.org",
+    ] {
         let (status, text) = answer(addr, &page(origin)).await;
         assert_eq!(status, 403, "{origin}");
         assert!(text.contains("`origins`") && text.contains(origin), "{text}");
         let told = log.all().pop().unwrap();
-        assert!(told.code() == "handshake_failed" && told.to_string().contains("`origins`"), "{told}");
+        assert!(
+            told.code() == "handshake_failed" && told.to_string().contains("`origins`"),
+            "{told}"
+        );
     }
 
-    let (_server, addr, _) = listening(Server::builder().origins(["https://example.org", "https://*.example.com", "null"])).await;
+    let (_server, addr, _) =
+        listening(Server::builder().origins(["https://example.org", "https://*.example.com", "null"])).await;
     for (origin, expected) in [
         ("https://example.org", 101),
         ("https://EXAMPLE.org", 101),
@@ -100,7 +128,9 @@ async fn a_page_of_another_origin_gets_403_that_names_the_setting() {
 async fn the_origin_rule_holds_on_every_way_in() {
     let server = Server::builder().on_error(|_, _| ()).build().unwrap();
     let mut request = handshake();
-    request.headers_mut().insert("origin", http::HeaderValue::from_static("https://evil.example"));
+    request
+        .headers_mut()
+        .insert("origin", http::HeaderValue::from_static("https://evil.example"));
     let (ours, _theirs) = testing::pipe();
     assert_eq!(err(server.accept_pipe(request.clone(), ours).await).status(), Some(403));
     let (ours, mut theirs) = tokio::io::duplex(4096);
@@ -111,11 +141,15 @@ async fn the_origin_rule_holds_on_every_way_in() {
 #[tokio::test(start_paused = true)]
 async fn a_page_that_reaches_a_loopback_listener_by_another_name_gets_403() {
     let rebound = |origin: &str| {
-        format!("{}\r\n", handshake_bytes("/ws", origin).trim_end()).replace("Host: 127.0.0.1", "Host: evil.example") + "\r\n"
+        format!("{}\r\n", handshake_bytes("/ws", origin).trim_end()).replace("Host: 127.0.0.1", "Host: evil.example")
+            + "\r\n"
     };
     let (_server, addr, _) = listening(Server::builder().origins(["*"])).await;
     let (status, text) = answer(addr, &rebound("Origin: http://evil.example\r\n")).await;
-    assert!(status == 403 && text.contains("`hosts`") && text.contains("evil.example"), "{text}");
+    assert!(
+        status == 403 && text.contains("`hosts`") && text.contains("evil.example"),
+        "{text}"
+    );
     assert_eq!(answer(addr, &rebound("")).await.0, 101, "only pages are asked");
     let (_server, addr, _) = listening(Server::builder().hosts(["evil.example"])).await;
     assert_eq!(answer(addr, &rebound("Origin: http://evil.example\r\n")).await.0, 101);
@@ -123,7 +157,10 @@ async fn a_page_that_reaches_a_loopback_listener_by_another_name_gets_403() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handshake_that_is_not_complete_in_time_is_cut() {
-    for (server, limit) in [(Server::builder(), 10), (Server::builder().handshake_timeout(2 * SEC), 2)] {
+    for (server, limit) in [
+        (Server::builder(), 10),
+        (Server::builder().handshake_timeout(2 * SEC), 2),
+    ] {
         let (server, addr, log) = listening(server).await;
         for begun in ["", "GET /ws HTTP/1.1\r\nHost: a\r\n"] {
             let began = Instant::now();
@@ -156,7 +193,9 @@ async fn headers_that_are_too_large_or_too_many_get_431() {
 #[tokio::test(start_paused = true)]
 async fn at_most_ten_failed_handshakes_a_second_are_told_and_the_rest_is_counted() {
     let (log, on_error) = errors();
-    let server = Server::builder().on_error(on_error).on_upgrade(|_: etp_ws::Request| Err::<(), _>(etp_ws::Reject::new(401)));
+    let server = Server::builder()
+        .on_error(on_error)
+        .on_upgrade(|_: etp_ws::Request| Err::<(), _>(etp_ws::Reject::new(401)));
     let server = server.build().unwrap();
     for second in 1..=2 {
         for _ in 0..25 {
@@ -186,13 +225,24 @@ async fn stats_tell_what_a_server_has_done_and_holds() {
     peer.send("malformed").await;
     peer.send("__ack_x||9||").await;
     assert_eq!(peer.frame().await, "__ack_echo||1||hi");
-    let call = tokio::spawn(std::future::IntoFuture::into_future(conn.emit_with_ack("q", "?").timeout(60 * SEC)));
+    let call = tokio::spawn(std::future::IntoFuture::into_future(
+        conn.emit_with_ack("q", "?").timeout(60 * SEC),
+    ));
     assert_eq!(peer.frame().await, "q||1||?");
-    assert_eq!(err(conn.emit_with_ack("q", ()).timeout(SEC).await).code(), "ack_timeout");
+    assert_eq!(
+        err(conn.emit_with_ack("q", ()).timeout(SEC).await).code(),
+        "ack_timeout"
+    );
     let stats = server.stats();
     assert_eq!((stats.connections, stats.connects), (2, 2));
-    assert_eq!((stats.events_in, stats.stray_replies, stats.malformed_frames), (2, 1, 1));
-    assert_eq!((stats.acks_pending, stats.acks_timed_out, stats.handlers_in_flight), (1, 1, 1));
+    assert_eq!(
+        (stats.events_in, stats.stray_replies, stats.malformed_frames),
+        (2, 1, 1)
+    );
+    assert_eq!(
+        (stats.acks_pending, stats.acks_timed_out, stats.handlers_in_flight),
+        (1, 1, 1)
+    );
     assert_eq!(stats.messages_out, 3);
     // Two bytes of head each: "__ack_echo||1||hi", "q||1||?", "q||2||".
     assert_eq!((stats.bytes_out, stats.bytes_queued), (2 + 17 + 2 + 7 + 2 + 6, 0));
@@ -206,7 +256,15 @@ async fn stats_tell_what_a_server_has_done_and_holds() {
     call.await.unwrap().unwrap_err();
     settle().await;
     let stats = server.stats();
-    assert_eq!((stats.connections, stats.connects, stats.handlers_in_flight, stats.bytes_queued), (1, 2, 0, 0));
+    assert_eq!(
+        (
+            stats.connections,
+            stats.connects,
+            stats.handlers_in_flight,
+            stats.bytes_queued
+        ),
+        (1, 2, 0, 0)
+    );
     assert_eq!(stats.closes.into_iter().collect::<Vec<_>>(), [("1006".to_owned(), 1)]);
     server.shutdown().await;
     assert_eq!(server.stats().closes.get("1000"), Some(&1));
@@ -216,9 +274,15 @@ async fn stats_tell_what_a_server_has_done_and_holds() {
 async fn bytes_that_follow_the_handshake_at_once_are_not_lost() {
     let got = Log::new();
     let log = got.clone();
-    let server = Server::builder().on("e", move |_: Conn, data: String| log.push(data)).build().unwrap();
+    let server = Server::builder()
+        .on("e", move |_: Conn, data: String| log.push(data))
+        .build()
+        .unwrap();
     let (ours, _theirs) = tokio::io::duplex(4096);
-    server.accept(handshake(), ours, raw_frame(true, 1, b"e||0||early")).await.unwrap();
+    server
+        .accept(handshake(), ours, raw_frame(true, 1, b"e||0||early"))
+        .await
+        .unwrap();
     assert_eq!(got.until(1).await, ["early"]);
 
     let bound = server.bind("127.0.0.1:0").await.unwrap();

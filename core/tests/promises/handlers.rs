@@ -37,8 +37,14 @@ async fn a_failed_handler_sends_no_reply_and_its_connection_lives() {
             tokio::task::yield_now().await;
             panic!("later")
         })
-        .on("spawned_panic", spawned(async |_: Conn, ()| -> &str { panic!("in its task") }))
-        .on("blocking_panic", blocking(|_: Conn, ()| -> &str { panic!("in its thread") }))
+        .on(
+            "spawned_panic",
+            spawned(async |_: Conn, ()| -> &str { panic!("in its task") }),
+        )
+        .on(
+            "blocking_panic",
+            blocking(|_: Conn, ()| -> &str { panic!("in its thread") }),
+        )
         .on("number", |_: Conn, n: String| n.parse::<u8>().map(|n| n.to_string()))
         .on("utf8", |_: Conn, _: String| "is")
         .on("ok", |_: Conn, ()| "ok")
@@ -58,12 +64,23 @@ async fn a_failed_handler_sends_no_reply_and_its_connection_lives() {
         peer.send(format!("{name}||7||many")).await;
         let told = log.until(n + 1).await;
         assert_eq!(told[n].code(), "handler_failed", "{name}");
-        assert!(told[n].to_string().contains(cause) && told[n].to_string().contains(name), "{}", told[n]);
+        assert!(
+            told[n].to_string().contains(cause) && told[n].to_string().contains(name),
+            "{}",
+            told[n]
+        );
     }
-    peer.0.send(Message::Binary(Bytes::from_static(b"utf8||7||\xff"))).await.unwrap();
+    peer.0
+        .send(Message::Binary(Bytes::from_static(b"utf8||7||\xff")))
+        .await
+        .unwrap();
     assert_eq!(log.until(cases.len() + 1).await[cases.len()].code(), "invalid_payload");
     peer.send("ok||8||").await;
-    assert_eq!(peer.frame().await, "__ack_ok||8||ok", "the first message that is sent at all");
+    assert_eq!(
+        peer.frame().await,
+        "__ack_ok||8||ok",
+        "the first message that is sent at all"
+    );
     assert!(conn.is_open());
     assert_eq!(server.stats().handlers_in_flight, 0);
 }
@@ -79,19 +96,29 @@ async fn errors_carry_no_payload() {
         .unwrap();
     let (mut peer, _) = Peer::join(&server).await;
     peer.send("json||1||\"secret\"").await;
-    peer.0.send(Message::Binary(Bytes::from_static(b"text||1||secret\xff"))).await.unwrap();
+    peer.0
+        .send(Message::Binary(Bytes::from_static(b"text||1||secret\xff")))
+        .await
+        .unwrap();
     peer.send("secret").await;
     peer.send("unknown||1||secret").await;
     for error in log.until(4).await {
         assert!(!format!("{error:?}").contains("secret"), "{error:?}");
     }
-    assert_eq!(codes(&log), ["invalid_payload", "invalid_payload", "malformed_frame", "no_handler"]);
+    assert_eq!(
+        codes(&log),
+        ["invalid_payload", "invalid_payload", "malformed_frame", "no_handler"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_event_is_told_to_on_error_and_gets_no_reply() {
     let (log, on_error) = errors();
-    let server = Server::builder().on_error(on_error).on("ok", |_: Conn, ()| ()).build().unwrap();
+    let server = Server::builder()
+        .on_error(on_error)
+        .on("ok", |_: Conn, ()| ())
+        .build()
+        .unwrap();
     let (mut peer, _) = Peer::join(&server).await;
     peer.send("what||3||").await;
     peer.send("ok||4||").await;
@@ -119,7 +146,10 @@ async fn an_unknown_event_gets_what_on_unknown_event_returns() {
 
 #[tokio::test(start_paused = true)]
 async fn no_callback_is_required() {
-    let server = Server::builder().on("panic", |_: Conn, ()| -> () { panic!("nobody listens") }).build().unwrap();
+    let server = Server::builder()
+        .on("panic", |_: Conn, ()| -> () { panic!("nobody listens") })
+        .build()
+        .unwrap();
     let (mut peer, conn) = Peer::join(&server).await;
     for frame in ["panic||1||", "unknown||1||", "malformed", "__ack___etp||0||later"] {
         peer.send(frame).await;
@@ -210,7 +240,11 @@ async fn past_max_inflight_a_mebibyte_waits_then_reading_pauses_then_it_is_overl
     let call = tokio::spawn(conn.emit_with_ack("ask", ()).into_future());
     assert_eq!(peer.frame().await, "ask||1||");
     peer.send("__ack_ask||1||answer").await;
-    assert_eq!(call.await.unwrap().unwrap(), "answer", "replies are read while events wait");
+    assert_eq!(
+        call.await.unwrap().unwrap(),
+        "answer",
+        "replies are read while events wait"
+    );
 
     // One runs, 1 MiB waits, and the pipe itself holds 64 KiB.
     let sent = 60 + fill(&mut peer).await;
@@ -448,7 +482,10 @@ async fn blocking_ones_keep_to_the_same_limits_and_hold_nobody_up() {
             "work",
             blocking(move |_: Conn, what: String| {
                 log.push(what.clone());
-                held.lock().expect("no panic").recv().expect("the test holds the sender");
+                held.lock()
+                    .expect("no panic")
+                    .recv()
+                    .expect("the test holds the sender");
                 what
             }),
         )
@@ -513,7 +550,10 @@ async fn a_second_on_of_the_same_name_replaces_the_first() {
 async fn plain_events_arrive_at_most_once_and_in_order() {
     let got = Log::new();
     let log = got.clone();
-    let server = Server::builder().on("n", move |_: Conn, n: String| log.push(n)).build().unwrap();
+    let server = Server::builder()
+        .on("n", move |_: Conn, n: String| log.push(n))
+        .build()
+        .unwrap();
     let client = testing::connect(&server, Client::builder()).await.unwrap();
     for n in 0..2_000 {
         client.emit("n", n.to_string()).unwrap();
@@ -531,7 +571,11 @@ async fn names_outside_the_grammar_are_refused_and_nothing_is_sent() {
     let long = "n".repeat(257);
     for name in ["", "a||b", "a|", "__ack_a", "__etp", "__etp_x", &long] {
         assert_eq!(err(conn.emit(name, ())).code(), "invalid_event", "{name}");
-        assert_eq!(err(conn.emit_with_ack(name, ()).await).code(), "invalid_event", "{name}");
+        assert_eq!(
+            err(conn.emit_with_ack(name, ()).await).code(),
+            "invalid_event",
+            "{name}"
+        );
         assert_eq!(err(server.emit(name, ())).code(), "invalid_event", "{name}");
     }
     conn.emit(&"n".repeat(256), ()).unwrap();

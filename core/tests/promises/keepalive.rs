@@ -36,7 +36,9 @@ async fn a_pong_and_any_other_message_is_a_sign_of_life() {
     let (mut peer, conn) = Peer::join(&server).await;
     let mut began = Instant::now();
     for _ in 0..5 {
-        let Message::Ping(data) = peer.next().await else { panic!("only pings are expected") };
+        let Message::Ping(data) = peer.next().await else {
+            panic!("only pings are expected")
+        };
         assert_eq!(began.elapsed(), 25 * SEC);
         tokio::time::sleep(9 * SEC).await;
         began = Instant::now();
@@ -75,7 +77,11 @@ async fn the_time_for_the_pong_counts_from_when_the_ping_left() {
 
 #[tokio::test(start_paused = true)]
 async fn the_intervals_are_options_and_none_means_no_pings() {
-    let server = Server::builder().ping_interval(3 * SEC).ping_timeout(2 * SEC).build().unwrap();
+    let server = Server::builder()
+        .ping_interval(3 * SEC)
+        .ping_timeout(2 * SEC)
+        .build()
+        .unwrap();
     let (mut peer, conn) = Peer::join(&server).await;
     let began = Instant::now();
     assert!(is_ping(&peer.next().await));
@@ -170,7 +176,10 @@ async fn a_byte_each_twenty_nine_seconds_is_progress() {
     let got = Log::new();
     let log = got.clone();
     let server = Server::builder().ping_interval(Duration::from_secs(3600));
-    let server = server.on("e", move |_: Conn, data: String| log.push(data)).build().unwrap();
+    let server = server
+        .on("e", move |_: Conn, data: String| log.push(data))
+        .build()
+        .unwrap();
     let mut wire = Wire::join(&server).await;
     for byte in raw_frame(true, 1, b"e||0||123") {
         wire.bytes(&[byte]).await;

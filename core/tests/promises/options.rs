@@ -96,9 +96,21 @@ async fn a_dial_that_can_not_be_is_an_invalid_option() {
     let c = Client::builder;
     let cases = [
         (c().dial_timeout(Duration::ZERO), "ws://127.0.0.1:1/ws", "dial_timeout"),
-        (c().reconnect(reconnect(|r| r.base = Duration::ZERO)), "ws://127.0.0.1:1/ws", "reconnect.base"),
-        (c().reconnect(reconnect(|r| r.cap = DAYS_8)), "ws://127.0.0.1:1/ws", "reconnect.cap"),
-        (c().reconnect(reconnect(|r| r.cap = Duration::from_millis(1))), "ws://127.0.0.1:1/ws", "reconnect.base"),
+        (
+            c().reconnect(reconnect(|r| r.base = Duration::ZERO)),
+            "ws://127.0.0.1:1/ws",
+            "reconnect.base",
+        ),
+        (
+            c().reconnect(reconnect(|r| r.cap = DAYS_8)),
+            "ws://127.0.0.1:1/ws",
+            "reconnect.cap",
+        ),
+        (
+            c().reconnect(reconnect(|r| r.cap = Duration::from_millis(1))),
+            "ws://127.0.0.1:1/ws",
+            "reconnect.base",
+        ),
         (c().header("a b", "c"), "ws://127.0.0.1:1/ws", "a b"),
         (c().header("x-secret", "a\nb"), "ws://127.0.0.1:1/ws", "x-secret"),
         (c(), "http:/127.0.0.1", "URL"),
@@ -149,7 +161,12 @@ async fn what_lies_at_the_edge_is_taken() {
         .upgrade_timeout(most)
         .shutdown_timeout(least)
         .path("/")
-        .origins(["https://example.org", "https://*.example.org", "http://localhost:3000", "null"])
+        .origins([
+            "https://example.org",
+            "https://*.example.org",
+            "http://localhost:3000",
+            "null",
+        ])
         .hosts(["localhost", "[::1]"])
         .trusted_proxies(["10.0.0.1", "10.0.0.0/8", "::1"])
         .build()

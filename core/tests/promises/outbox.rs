@@ -54,7 +54,10 @@ async fn a_direct_emit_past_max_outbox_is_refused_with_nothing_queued_and_drain_
     drain.await.unwrap().unwrap();
     conn.drain().await.unwrap();
     for n in got..sent {
-        assert!(peer.frame().await.starts_with(&format!("n||0||{n:06}")), "in order, without a gap");
+        assert!(
+            peer.frame().await.starts_with(&format!("n||0||{n:06}")),
+            "in order, without a gap"
+        );
     }
     conn.emit("end", ()).unwrap();
     assert_eq!(peer.frame().await, "end||0||", "nothing of what was refused");
@@ -62,7 +65,11 @@ async fn a_direct_emit_past_max_outbox_is_refused_with_nothing_queued_and_drain_
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_outbox_takes_a_message_of_any_allowed_size() {
-    let server = Server::builder().max_message_size(64 * KIB).max_outbox(64 * KIB).build().unwrap();
+    let server = Server::builder()
+        .max_message_size(64 * KIB)
+        .max_outbox(64 * KIB)
+        .build()
+        .unwrap();
     let (mut peer, conn) = Peer::join(&server).await;
     conn.emit("e", body(64 * KIB - 6)).unwrap();
     assert_eq!(peer.frame().await.len(), 64 * KIB);
@@ -180,7 +187,10 @@ async fn not_a_byte_sent_for_thirty_seconds_is_a_slow_consumer() {
     }
     conn.closed().await;
     let took = began.elapsed();
-    assert!(took <= 30 * SEC && took >= 30 * SEC - std::time::Duration::from_millis(2), "{took:?}");
+    assert!(
+        took <= 30 * SEC && took >= 30 * SEC - std::time::Duration::from_millis(2),
+        "{took:?}"
+    );
     assert_eq!(peer.close_frame().await, closed_with(1013, "slow consumer"));
 }
 
@@ -248,7 +258,9 @@ fn tight_listener() -> tokio::net::TcpListener {
     socket.set_send_buffer_size(64 * KIB).unwrap();
     socket.set_recv_buffer_size(64 * KIB).unwrap();
     socket.set_nonblocking(true).unwrap();
-    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    socket
+        .bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
     socket.listen(8).unwrap();
     tokio::net::TcpListener::from_std(socket.into()).unwrap()
 }

@@ -33,7 +33,11 @@ async fn a_broadcast_reaches_everybody_in_a_union_of_rooms_once_except_those_lef
     ];
     let mut expected = vec![Vec::new(); peers.len()];
     for (n, (broadcast, reached)) in broadcasts.iter().enumerate() {
-        assert_eq!(broadcast.emit("n", n.to_string()).unwrap().count(), reached.len(), "broadcast {n}");
+        assert_eq!(
+            broadcast.emit("n", n.to_string()).unwrap().count(),
+            reached.len(),
+            "broadcast {n}"
+        );
         assert_eq!(broadcast.conns().len(), reached.len(), "broadcast {n}");
         for peer in reached {
             expected[*peer].push(format!("n||0||{n}"));

@@ -37,7 +37,9 @@ async fn with_a_thousand_connections_some_of_them_stalled_it_ends_by_its_deadlin
         let request = http::Request::builder().header("kind", kind).body(()).unwrap();
         let conn = server.accept_pipe(request, ours).await.unwrap();
         let mut peer = Peer(theirs);
-        calls.push(tokio::spawn(conn.emit_with_ack("q", ()).timeout(600 * SEC).into_future()));
+        calls.push(tokio::spawn(
+            conn.emit_with_ack("q", ()).timeout(600 * SEC).into_future(),
+        ));
         match n % 7 {
             // Well behaved.
             0 | 1 => {
@@ -80,7 +82,15 @@ async fn with_a_thousand_connections_some_of_them_stalled_it_ends_by_its_deadlin
     }
     settle().await;
     let stats = server.stats();
-    assert_eq!((stats.connections, stats.acks_pending, stats.bytes_queued, stats.handlers_in_flight), (0, 0, 0, 0));
+    assert_eq!(
+        (
+            stats.connections,
+            stats.acks_pending,
+            stats.bytes_queued,
+            stats.handlers_in_flight
+        ),
+        (0, 0, 0, 0)
+    );
     assert_eq!(server.rooms(), Vec::<String>::new());
     let ids: std::collections::HashSet<_> = told.all().into_iter().map(|(id, _)| id).collect();
     assert_eq!((told.len(), ids.len()), (CONNS, CONNS), "each once");
@@ -88,7 +98,11 @@ async fn with_a_thousand_connections_some_of_them_stalled_it_ends_by_its_deadlin
         assert_eq!((why.code, &*why.reason), (1000, "server shutdown"));
     }
     for (at, frame) in good.until(2 * CONNS / 7).await {
-        assert_eq!((at, frame), (began, closed_with(1000, "server shutdown")), "without waiting for the stalled");
+        assert_eq!(
+            (at, frame),
+            (began, closed_with(1000, "server shutdown")),
+            "without waiting for the stalled"
+        );
     }
 }
 
@@ -122,12 +136,19 @@ async fn handlers_get_four_fifths_of_the_time_and_their_replies_are_still_sent()
     quick.0.send(close).await.unwrap();
     assert!(began.elapsed() < 7 * SEC);
     let close = slow.next().await;
-    assert_eq!((&close, began.elapsed()), (&Message::Close(closed_with(1000, "server shutdown")), 8 * SEC));
+    assert_eq!(
+        (&close, began.elapsed()),
+        (&Message::Close(closed_with(1000, "server shutdown")), 8 * SEC)
+    );
     slow.0.send(close).await.unwrap();
     down.await.unwrap();
     assert_eq!(began.elapsed(), 8 * SEC);
     tokio::time::sleep(60 * SEC).await;
-    assert_eq!(ends.all(), ["7"], "events received meanwhile are dropped, and so is the slow one");
+    assert_eq!(
+        ends.all(),
+        ["7"],
+        "events received meanwhile are dropped, and so is the slow one"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,7 +183,10 @@ async fn what_is_queued_is_flushed_first() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shorter_time_is_kept_as_well_and_callbacks_that_hang_do_not_prolong_it() {
-    let server = Server::builder().on_disconnect(async |_: Conn, _: Disconnect| pending::<()>().await).build().unwrap();
+    let server = Server::builder()
+        .on_disconnect(async |_: Conn, _: Disconnect| pending::<()>().await)
+        .build()
+        .unwrap();
     let (peer, conn) = Peer::join(&server).await;
     settle().await;
     drop(peer);
@@ -182,7 +206,9 @@ async fn nobody_is_let_in_any_more() {
     let held = gate.clone();
     let server = Server::builder()
         .on_error(|_, _| ())
-        .on("hold", async move |_: Conn, ()| held.acquire().await.expect("never closed").forget())
+        .on("hold", async move |_: Conn, ()| {
+            held.acquire().await.expect("never closed").forget()
+        })
         .build()
         .unwrap();
     let (mut peer, _) = Peer::join(&server).await;
@@ -194,7 +220,10 @@ async fn nobody_is_let_in_any_more() {
     });
     settle().await;
     let (ours, _theirs) = etp_ws::testing::pipe();
-    assert_eq!(err(server.accept_pipe(http::Request::new(()), ours).await).status(), Some(503));
+    assert_eq!(
+        err(server.accept_pipe(http::Request::new(()), ours).await).status(),
+        Some(503)
+    );
     gate.add_permits(1);
     drop(peer);
     down.await.unwrap();
@@ -202,7 +231,10 @@ async fn nobody_is_let_in_any_more() {
 
 #[tokio::test(start_paused = true)]
 async fn serve_returns_when_it_has_ended_and_the_port_is_closed_at_once() {
-    let server = Server::builder().on("hold", async |_: Conn, ()| pending::<()>().await).build().unwrap();
+    let server = Server::builder()
+        .on("hold", async |_: Conn, ()| pending::<()>().await)
+        .build()
+        .unwrap();
     let bound = server.bind("127.0.0.1:0").await.unwrap();
     let addr = bound.local_addr().unwrap();
     let url = bound.url();
@@ -225,7 +257,13 @@ async fn serve_returns_when_it_has_ended_and_the_port_is_closed_at_once() {
 
 #[test]
 fn a_runtime_that_goes_away_ends_everything_without_a_hang_or_a_panic() {
-    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap()
+    };
     let (theirs, ours) = (runtime(), runtime());
     let server = Server::builder()
         .runtime(theirs.handle().clone())
@@ -253,7 +291,10 @@ fn a_runtime_that_goes_away_ends_everything_without_a_hang_or_a_panic() {
     });
     drop(theirs);
     let (up, down) = ours.block_on(async { (up.await.unwrap(), down.await.unwrap()) });
-    assert_eq!((err(up).code(), err(down).code()), ("connection_closed", "connection_closed"));
+    assert_eq!(
+        (err(up).code(), err(down).code()),
+        ("connection_closed", "connection_closed")
+    );
     assert_eq!(err(conn.emit("e", ())).code(), "connection_closed");
     assert_eq!((server.conns().len(), server.rooms().len()), (0, 0));
     ours.block_on(async {

@@ -45,19 +45,29 @@ impl<T: Clone> Log<T> {
     /// Waits until that much has happened.
     pub(crate) async fn until(&self, count: usize) -> Vec<T> {
         let mut items = self.0.subscribe();
-        items.wait_for(|items| items.len() >= count).await.expect("the log lives").clone()
+        items
+            .wait_for(|items| items.len() >= count)
+            .await
+            .expect("the log lives")
+            .clone()
     }
 }
 
 /// A log as `on_error` fills it.
-pub(crate) fn errors() -> (Log<Error>, impl FnOnce(Option<Conn>, Error) + Clone + Send + Sync + 'static) {
+pub(crate) fn errors() -> (
+    Log<Error>,
+    impl FnOnce(Option<Conn>, Error) + Clone + Send + Sync + 'static,
+) {
     let log = Log::new();
     let fill = log.clone();
     (log, move |_: Option<Conn>, error: Error| fill.push(error))
 }
 
 /// A log as `on_disconnect` fills it.
-pub(crate) fn disconnects() -> (Log<Disconnect>, impl FnOnce(Conn, Disconnect) + Clone + Send + Sync + 'static) {
+pub(crate) fn disconnects() -> (
+    Log<Disconnect>,
+    impl FnOnce(Conn, Disconnect) + Clone + Send + Sync + 'static,
+) {
     let log = Log::new();
     let fill = log.clone();
     (log, move |_: Conn, why: Disconnect| fill.push(why))
@@ -78,7 +88,10 @@ impl Peer {
     /// Connected, with the server's handle of the connection; `on_connect` may not have ended.
     pub(crate) async fn join(server: &Server) -> (Self, Conn) {
         let (ours, theirs) = pipe();
-        let conn = server.accept_pipe(http::Request::new(()), ours).await.expect("the server lets it in");
+        let conn = server
+            .accept_pipe(http::Request::new(()), ours)
+            .await
+            .expect("the server lets it in");
         (Self(theirs), conn)
     }
 
@@ -110,7 +123,10 @@ impl Peer {
 
     /// Asks and is answered: whatever was sent before has been read.
     pub(crate) async fn is_read(&mut self) {
-        self.0.send(Message::Ping(Bytes::from_static(b"?"))).await.expect("the server is there");
+        self.0
+            .send(Message::Ping(Bytes::from_static(b"?")))
+            .await
+            .expect("the server is there");
         loop {
             if self.next().await == Message::Pong(Bytes::from_static(b"?")) {
                 return;
@@ -120,7 +136,9 @@ impl Peer {
 
     /// Whether a message can be sent without the other end reading more.
     pub(crate) async fn has_room(&mut self, frame: impl Into<String>) -> bool {
-        tokio::time::timeout(Duration::from_millis(1), self.0.send(text(frame))).await.is_ok()
+        tokio::time::timeout(Duration::from_millis(1), self.0.send(text(frame)))
+            .await
+            .is_ok()
     }
 }
 
@@ -158,7 +176,10 @@ impl Pair {
                 }
             }
         });
-        let conn = server.accept_pipe(http::Request::new(()), at_server).await.expect("the server lets it in");
+        let conn = server
+            .accept_pipe(http::Request::new(()), at_server)
+            .await
+            .expect("the server lets it in");
         let client = client.connect_pipe(at_client).await.expect("the client connects");
         Self {
             server,
@@ -202,7 +223,10 @@ pub(crate) async fn http_head(io: &mut (impl tokio::io::AsyncRead + Unpin)) -> S
 }
 
 pub(crate) fn status(head: &str) -> u16 {
-    head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
+    head.split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0)
 }
 
 /// A peer that writes bytes: the frames of RFC 6455 by hand.
@@ -211,7 +235,10 @@ pub(crate) struct Wire(pub(crate) DuplexStream);
 impl Wire {
     pub(crate) async fn join(server: &Server) -> Self {
         let (ours, mut theirs) = duplex(256 * 1024);
-        server.accept(handshake(), ours, []).await.expect("the server lets it in");
+        server
+            .accept(handshake(), ours, [])
+            .await
+            .expect("the server lets it in");
         assert_eq!(status(&http_head(&mut theirs).await), 101);
         Self(theirs)
     }
@@ -238,7 +265,10 @@ impl Wire {
         loop {
             if let (8, payload) = self.frame().await {
                 let code = u16::from_be_bytes([payload[0], payload[1]]);
-                return (code, String::from_utf8(payload[2..].to_vec()).expect("a reason is UTF-8"));
+                return (
+                    code,
+                    String::from_utf8(payload[2..].to_vec()).expect("a reason is UTF-8"),
+                );
             }
         }
     }

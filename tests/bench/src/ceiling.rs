@@ -59,10 +59,7 @@ pub(crate) fn serve() -> Result<()> {
     loop {
         let timeout = match server.slow.front() {
             None => EpollTimeout::NONE,
-            Some((due, ..)) => due
-                .saturating_duration_since(Instant::now())
-                .as_millis()
-                .try_into()?,
+            Some((due, ..)) => due.saturating_duration_since(Instant::now()).as_millis().try_into()?,
         };
         let ready = server.epoll.wait(&mut events, timeout)?;
         for event in &events[..ready] {
@@ -90,12 +87,8 @@ impl Ceiling {
                 self.conns.push(None);
                 self.conns.len() - 1
             });
-            let interest = EpollFlags::EPOLLIN
-                | EpollFlags::EPOLLOUT
-                | EpollFlags::EPOLLRDHUP
-                | EpollFlags::EPOLLET;
-            self.epoll
-                .add(&stream, EpollEvent::new(interest, at as u64))?;
+            let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+            self.epoll.add(&stream, EpollEvent::new(interest, at as u64))?;
             let conn = Conn {
                 stream,
                 open: false,
@@ -211,10 +204,7 @@ impl Ceiling {
             let reply = format!("__ack_shout||{id}||{}", self.members.len());
             wire::write_head(wire::TEXT, reply.len(), false, &mut conn.out);
             conn.out.extend_from_slice(reply.as_bytes());
-            let data = rest
-                .splitn(2, |byte| *byte == b'\n')
-                .nth(1)
-                .unwrap_or_default();
+            let data = rest.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or_default();
             let mut delivery = Vec::new();
             wire::write_head(wire::TEXT, 10 + data.len(), false, &mut delivery);
             delivery.extend_from_slice(b"shout||0||");

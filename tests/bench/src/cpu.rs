@@ -35,8 +35,7 @@ impl Cores {
 /// Keeps this thread, and what it starts from now on, on one core.
 pub(crate) fn pin(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(core)
-        .with_context(|| format!("there is no core {core}"))?;
+    set.set(core).with_context(|| format!("there is no core {core}"))?;
     sched_setaffinity(Pid::from_raw(0), &set).with_context(|| format!("moving to core {core}"))
 }
 
@@ -93,10 +92,7 @@ pub(crate) fn machine() -> String {
         .find_map(|line| line.strip_prefix("model name"))
         .unwrap_or("unknown processor");
     let model = model.trim_start_matches([' ', '\t', ':']);
-    let cores = info
-        .lines()
-        .filter(|line| line.starts_with("processor"))
-        .count();
+    let cores = info.lines().filter(|line| line.starts_with("processor")).count();
     let kernel = read("/proc/sys/kernel/osrelease");
     format!(
         "{model}, {cores} cores, Linux {}, load average at the start {:.2}",

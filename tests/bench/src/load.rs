@@ -120,12 +120,7 @@ impl Sample {
 }
 
 /// Runs a load over a pool's connections and measures what it costs the server.
-pub(crate) fn measure<L: Measured>(
-    pool: &mut Pool,
-    load: &mut L,
-    server: &Server,
-    timing: Timing,
-) -> Result<Sample> {
+pub(crate) fn measure<L: Measured>(pool: &mut Pool, load: &mut L, server: &Server, timing: Timing) -> Result<Sample> {
     pool.set_wait(timing.wait);
     let (out, clock) = pool.outgoing();
     load.start(out, clock);
@@ -144,10 +139,7 @@ pub(crate) fn measure<L: Measured>(
 
     let counts = load.counts();
     let done = counts.done;
-    let (median, p99) = (
-        counts.latencies.quantile(0.5),
-        counts.latencies.quantile(0.99),
-    );
+    let (median, p99) = (counts.latencies.quantile(0.5), counts.latencies.quantile(0.99));
     let rss = server.memory()?.rss;
 
     load.stop();

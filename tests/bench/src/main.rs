@@ -50,9 +50,7 @@ fn run() -> Result<()> {
 
     let machine = cpu::machine();
     if cpu::load_average() > 0.7 {
-        eprintln!(
-            "warning: the machine has other work (see the load average); it shows in every figure"
-        );
+        eprintln!("warning: the machine has other work (see the load average); it shows in every figure");
     }
     cpu::pin(options.cores.generator)?;
     let mut report = Report::new(&options, machine);
@@ -72,10 +70,7 @@ fn run() -> Result<()> {
 /// hits all alike; who comes first changes from round to round.
 fn measure_all(options: &Options, report: &mut Report) -> Result<()> {
     for round in 0..options.rounds {
-        for scenario in scenarios::ALL
-            .iter()
-            .filter(|scenario| options.wants(scenario))
-        {
+        for scenario in scenarios::ALL.iter().filter(|scenario| options.wants(scenario)) {
             let mut servers: Vec<&str> = options.servers.iter().map(String::as_str).collect();
             if options.ceiling && scenario.has_ceiling() {
                 servers.push(CEILING);
@@ -85,13 +80,8 @@ fn measure_all(options: &Options, report: &mut Report) -> Result<()> {
                 servers.rotate_left(first);
             }
             for name in servers {
-                let outcome = measure_one(options, scenario, name).with_context(|| {
-                    format!(
-                        "round {}, scenario `{}`, server `{name}`",
-                        round + 1,
-                        scenario.name
-                    )
-                })?;
+                let outcome = measure_one(options, scenario, name)
+                    .with_context(|| format!("round {}, scenario `{}`, server `{name}`", round + 1, scenario.name))?;
                 let figure = report::figure(scenario.figure, outcome.figure);
                 eprintln!(
                     "round {}/{}  {:12} {name:8} {figure}",

@@ -55,11 +55,7 @@ impl Options {
         };
         let mut arguments = arguments.into_iter();
         while let Some(name) = arguments.next() {
-            let mut value = || {
-                arguments
-                    .next()
-                    .with_context(|| format!("{name} needs a value"))
-            };
+            let mut value = || arguments.next().with_context(|| format!("{name} needs a value"));
             match name.as_str() {
                 "--servers" => options.servers = list(&value()?),
                 "--rounds" => options.rounds = value()?.parse().context("--rounds")?,
@@ -89,10 +85,7 @@ impl Options {
             (0.1..=600.0).contains(&options.seconds),
             "--seconds must lie between 0.1 and 600"
         );
-        ensure!(
-            options.ceiling || !options.servers.is_empty(),
-            "nothing to measure"
-        );
+        ensure!(options.ceiling || !options.servers.is_empty(), "nothing to measure");
         for name in &options.only {
             ensure!(
                 scenarios::ALL.iter().any(|scenario| scenario.name == name),
@@ -123,16 +116,11 @@ fn list(text: &str) -> Vec<String> {
 }
 
 fn cores(text: &str) -> Result<Cores> {
-    let (server, generator) = text
-        .split_once(',')
-        .context("--cores takes two numbers: 0,1")?;
+    let (server, generator) = text.split_once(',').context("--cores takes two numbers: 0,1")?;
     let cores = Cores {
         server: server.parse().context("--cores")?,
         generator: generator.parse().context("--cores")?,
     };
-    ensure!(
-        cores.server != cores.generator,
-        "--cores takes two different cores"
-    );
+    ensure!(cores.server != cores.generator, "--cores takes two different cores");
     Ok(cores)
 }

@@ -176,8 +176,7 @@ impl Pool {
     pub(crate) fn dial(&mut self) -> Result<()> {
         let dialled = self.clock.now();
         // On loopback this returns as soon as the listener's queue has room.
-        let stream = TcpStream::connect(self.target)
-            .with_context(|| format!("connecting to {}", self.target))?;
+        let stream = TcpStream::connect(self.target).with_context(|| format!("connecting to {}", self.target))?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let conn = self.free.pop().unwrap_or_else(|| {
@@ -185,10 +184,7 @@ impl Pool {
             self.out.queues.push(Vec::new());
             self.conns.len() - 1
         });
-        let interest = EpollFlags::EPOLLIN
-            | EpollFlags::EPOLLOUT
-            | EpollFlags::EPOLLRDHUP
-            | EpollFlags::EPOLLET;
+        let interest = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
         self.epoll
             .add(&stream, EpollEvent::new(interest, conn as u64))
             .context("epoll_ctl")?;
@@ -201,9 +197,7 @@ impl Pool {
         });
         self.opening += 1;
         self.heard = dialled;
-        self.out
-            .queue(conn)
-            .extend_from_slice(self.request.as_bytes());
+        self.out.queue(conn).extend_from_slice(self.request.as_bytes());
         self.flush_dirty()
     }
 
@@ -223,10 +217,7 @@ impl Pool {
             Wait::Spin { .. } => EpollTimeout::ZERO,
             Wait::Sleep => EpollTimeout::from(20u8),
         };
-        let ready = self
-            .epoll
-            .wait(&mut self.events, timeout)
-            .context("epoll_wait")?;
+        let ready = self.epoll.wait(&mut self.events, timeout).context("epoll_wait")?;
         let after = self.clock.now();
         if ready == 0 || self.wait == Wait::Sleep {
             self.waited += after - before;
@@ -317,9 +308,7 @@ impl Pool {
                         messages = true;
                         load.message(conn, payload, now)?;
                     }
-                    wire::PING => {
-                        wire::write_client_frame(wire::PONG, payload, self.out.queue(conn))
-                    }
+                    wire::PING => wire::write_client_frame(wire::PONG, payload, self.out.queue(conn)),
                     wire::CLOSE => {
                         held.close_code = Some(match payload {
                             [a, b, ..] => u16::from_be_bytes([*a, *b]),

@@ -37,11 +37,7 @@ impl Report {
             options.seconds,
             options.cores.server,
             options.cores.generator,
-            if options.spin {
-                "stays awake"
-            } else {
-                "sleeps"
-            },
+            if options.spin { "stays awake" } else { "sleeps" },
         );
         Self {
             machine,
@@ -55,13 +51,7 @@ impl Report {
         self.entries.is_empty()
     }
 
-    pub(crate) fn add(
-        &mut self,
-        round: usize,
-        scenario: &'static str,
-        server: &str,
-        outcome: Outcome,
-    ) {
+    pub(crate) fn add(&mut self, round: usize, scenario: &'static str, server: &str, outcome: Outcome) {
         self.entries.push(Entry {
             round,
             scenario,
@@ -96,11 +86,9 @@ impl Report {
     }
 
     fn measured(&self) -> impl Iterator<Item = &'static Scenario> {
-        scenarios::ALL.iter().filter(|scenario| {
-            self.entries
-                .iter()
-                .any(|entry| entry.scenario == scenario.name)
-        })
+        scenarios::ALL
+            .iter()
+            .filter(|scenario| self.entries.iter().any(|entry| entry.scenario == scenario.name))
     }
 
     fn outcomes(&self, scenario: &str, server: &str) -> impl Iterator<Item = &Entry> {
@@ -116,10 +104,7 @@ impl Report {
             return None;
         }
         if matches!(scenario.figure, Figure::Bytes | Figure::Growth) {
-            return Spread::of(
-                self.outcomes(scenario.name, first)
-                    .map(|entry| entry.outcome.figure),
-            );
+            return Spread::of(self.outcomes(scenario.name, first).map(|entry| entry.outcome.figure));
         }
         let second = self.servers.get(1).filter(|second| *second != CEILING)?;
         Spread::of(self.outcomes(scenario.name, first).filter_map(|entry| {
@@ -139,9 +124,7 @@ impl Report {
             _ => "compared".to_owned(),
         };
         write!(out, "| scenario | figure |")?;
-        self.servers
-            .iter()
-            .try_for_each(|server| write!(out, " {server} |"))?;
+        self.servers.iter().try_for_each(|server| write!(out, " {server} |"))?;
         writeln!(out, " {compared} | goal | at least | |")?;
         writeln!(
             out,
@@ -151,16 +134,9 @@ impl Report {
         for scenario in self.measured() {
             write!(out, "| `{}` | {} |", scenario.name, unit(scenario.figure))?;
             for server in &self.servers {
-                let spread = Spread::of(
-                    self.outcomes(scenario.name, server)
-                        .map(|entry| entry.outcome.figure),
-                );
+                let spread = Spread::of(self.outcomes(scenario.name, server).map(|entry| entry.outcome.figure));
                 match spread {
-                    Some(spread) => write!(
-                        out,
-                        " {} |",
-                        ranged(spread, |value| plain(scenario.figure, value))
-                    )?,
+                    Some(spread) => write!(out, " {} |", ranged(spread, |value| plain(scenario.figure, value)))?,
                     None => write!(out, " |")?,
                 }
             }
@@ -189,11 +165,7 @@ impl Report {
                         verdict(scenario, spread)
                     )?;
                 }
-                None => writeln!(
-                    out,
-                    " | {} | {} | |",
-                    scenario.goal.text, scenario.floor.text
-                )?,
+                None => writeln!(out, " | {} | {} | |", scenario.goal.text, scenario.floor.text)?,
             }
         }
         Ok(())
@@ -217,16 +189,13 @@ impl Report {
                 for server in &self.servers {
                     let of = |value: fn(&Sample) -> f64| {
                         let samples = self.samples(scenario.name);
-                        let own =
-                            samples.filter(|(of, (name, _))| of.server == *server && name == label);
+                        let own = samples.filter(|(of, (name, _))| of.server == *server && name == label);
                         Spread::of(own.map(|(_, (_, sample))| value(sample)))
                     };
                     let Some(rate) = of(Sample::per_second) else {
                         continue;
                     };
-                    let median = |value: fn(&Sample) -> f64| {
-                        of(value).map_or(f64::NAN, |spread| spread.median)
-                    };
+                    let median = |value: fn(&Sample) -> f64| of(value).map_or(f64::NAN, |spread| spread.median);
                     let cpu = of(|sample| sample.cpu_each() / 1e3);
                     writeln!(
                         out,
@@ -248,25 +217,12 @@ impl Report {
     }
 
     fn samples(&self, scenario: &str) -> impl Iterator<Item = (&Entry, &(String, Sample))> {
-        let entries = self
-            .entries
-            .iter()
-            .filter(move |entry| entry.scenario == scenario);
-        entries.flat_map(|entry| {
-            entry
-                .outcome
-                .samples
-                .iter()
-                .map(move |sample| (entry, sample))
-        })
+        let entries = self.entries.iter().filter(move |entry| entry.scenario == scenario);
+        entries.flat_map(|entry| entry.outcome.samples.iter().map(move |sample| (entry, sample)))
     }
 
     fn memory(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self
-            .entries
-            .iter()
-            .any(|entry| entry.outcome.memory.is_some())
-        {
+        if !self.entries.iter().any(|entry| entry.outcome.memory.is_some()) {
             return Ok(());
         }
         writeln!(
@@ -281,9 +237,7 @@ impl Report {
             let Some(few) = of(|growth| growth.few.rss as f64 / 1_048_576.0) else {
                 continue;
             };
-            let shown = |spread: Option<Spread>| {
-                spread.map_or(String::new(), |spread| ranged(spread, digits))
-            };
+            let shown = |spread: Option<Spread>| spread.map_or(String::new(), |spread| ranged(spread, digits));
             writeln!(
                 out,
                 "| `idle` | {server} | {} | {} | {} | {} |",

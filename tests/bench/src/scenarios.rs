@@ -285,8 +285,7 @@ impl Scenario {
             }
             Run::Idle => {
                 let host = server.address.to_string();
-                let mut pool =
-                    Pool::new(server.address, wire::browser_request(&host, &server.path))?;
+                let mut pool = Pool::new(server.address, wire::browser_request(&host, &server.path))?;
                 let mut joins = Joins::new("lobby");
                 let few = settled(&mut pool, &mut joins, FEW, server)?;
                 let many = settled(&mut pool, &mut joins, MANY, server)?;
@@ -343,8 +342,7 @@ fn settled(pool: &mut Pool, joins: &mut Joins, members: usize, server: &Server) 
     while since.elapsed() < Duration::from_secs(1) && began.elapsed() < Duration::from_secs(10) {
         let look = Instant::now() + Duration::from_millis(100);
         while Instant::now() < look {
-            pool.turn(joins)
-                .context("while the connections were idle")?;
+            pool.turn(joins).context("while the connections were idle")?;
         }
         let now = server.memory()?;
         if now.rss.abs_diff(memory.rss) > memory.rss / 500 {

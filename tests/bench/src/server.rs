@@ -52,26 +52,16 @@ impl Server {
             .args(["--build", name])
             .stdout(Stdio::null())
             .status();
-        let status = status.with_context(|| {
-            format!(
-                "running {} (start me in the repository's root)",
-                launcher.display()
-            )
-        })?;
-        ensure!(
-            status.success(),
-            "{} --build {name}: {status}",
-            launcher.display()
-        );
+        let status =
+            status.with_context(|| format!("running {} (start me in the repository's root)", launcher.display()))?;
+        ensure!(status.success(), "{} --build {name}: {status}", launcher.display());
         Ok(())
     }
 
     /// Starts a server that is built, on its core, and waits until it listens.
     pub(crate) fn start(name: &str, launcher: &Path, cores: Cores) -> Result<Self> {
         let mut command = if name == CEILING {
-            let mut own = Command::new(
-                std::env::current_exe().context("finding the benchmark's own program")?,
-            );
+            let mut own = Command::new(std::env::current_exe().context("finding the benchmark's own program")?);
             own.arg(crate::ceiling::ARGUMENT);
             own
         } else {
@@ -91,14 +81,10 @@ impl Server {
         cpu::pin(cores.server)?;
         let child = command.spawn();
         cpu::pin(cores.generator)?;
-        let mut child =
-            child.with_context(|| format!("starting {}", command.get_program().display()))?;
+        let mut child = child.with_context(|| format!("starting {}", command.get_program().display()))?;
 
         let pid = Pid::from_raw(child.id() as i32);
-        let stdout = child
-            .stdout
-            .take()
-            .context("the server has no standard output")?;
+        let stdout = child.stdout.take().context("the server has no standard output")?;
         let clock = clock_getcpuclockid(pid).context("finding the server's CPU clock")?;
         let mut server = Self {
             name: name.to_owned(),
@@ -123,13 +109,9 @@ impl Server {
             .read_line(&mut line)
             .context("reading the server's first line")?;
         let url = line.trim().strip_prefix("LISTENING ws://");
-        let url = url.with_context(|| {
-            format!("the server said {line:?} instead of LISTENING and its URL")
-        })?;
+        let url = url.with_context(|| format!("the server said {line:?} instead of LISTENING and its URL"))?;
         let (address, path) = url.split_once('/').context("a URL without a path")?;
-        self.address = address
-            .parse()
-            .with_context(|| format!("{address:?} is no address"))?;
+        self.address = address.parse().with_context(|| format!("{address:?} is no address"))?;
         self.path = format!("/{path}");
         let program = fs::read_to_string(self.proc("comm")).unwrap_or_default();
         ensure!(
@@ -154,16 +136,11 @@ impl Server {
     }
 
     pub(crate) fn memory(&self) -> Result<Memory> {
-        let text =
-            fs::read_to_string(self.proc("smaps_rollup")).context("reading the server's memory")?;
+        let text = fs::read_to_string(self.proc("smaps_rollup")).context("reading the server's memory")?;
         let field = |name: &str| -> Result<u64> {
-            let value: Option<u64> = text.lines().find_map(|line| {
-                line.strip_prefix(name)?
-                    .split_whitespace()
-                    .next()?
-                    .parse()
-                    .ok()
-            });
+            let value: Option<u64> = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
             Ok(1_024 * value.with_context(|| format!("no {name} in smaps_rollup"))?)
         };
         Ok(Memory {
@@ -196,10 +173,7 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(5));
         }
-        bail!(
-            "the server did not end within {} s of SIGTERM",
-            ENDING.as_secs()
-        )
+        bail!("the server did not end within {} s of SIGTERM", ENDING.as_secs())
     }
 
     /// Adds what the server wrote last to an error.

@@ -90,19 +90,7 @@ mod tests {
 
     #[test]
     fn a_bucket_is_within_half_a_percent_of_its_values() {
-        for nanos in [
-            0,
-            1,
-            255,
-            256,
-            257,
-            511,
-            512,
-            1_000,
-            33_333,
-            1_234_567,
-            9_999_999_999,
-        ] {
+        for nanos in [0, 1, 255, 256, 257, 511, 512, 1_000, 33_333, 1_234_567, 9_999_999_999] {
             let told = middle(bucket(nanos));
             assert!(
                 (told - nanos as f64).abs() <= nanos as f64 * 0.005 + 0.5,

@@ -42,10 +42,7 @@ pub(crate) fn browser_request(host: &str, path: &str) -> String {
 
 /// The length of an HTTP head that is complete, its blank line included.
 pub(crate) fn head_length(bytes: &[u8]) -> Option<usize> {
-    bytes
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .map(|at| at + 4)
+    bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }
 
 /// Holds a server's answer to what a client may expect.
@@ -94,9 +91,7 @@ pub(crate) fn frame(bytes: &[u8]) -> Result<Option<Frame>> {
     );
     let (length, extended) = match (second & 0x7f, rest) {
         (126, [a, b, ..]) => (u64::from(u16::from_be_bytes([*a, *b])), 2),
-        (127, [a, b, c, d, e, f, g, h, ..]) => {
-            (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), 8)
-        }
+        (127, [a, b, c, d, e, f, g, h, ..]) => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), 8),
         (126 | 127, _) => return Ok(None),
         (short, _) => (u64::from(short), 0),
     };
@@ -138,19 +133,12 @@ pub(crate) fn write_head(opcode: u8, length: usize, masked: bool, out: &mut Vec<
 /// Appends a client's whole frame. For what is sent seldom: requests by the thousand are a [`Request`].
 pub(crate) fn write_client_frame(opcode: u8, payload: &[u8], out: &mut Vec<u8>) {
     write_head(opcode, payload.len(), true, out);
-    out.extend(
-        payload
-            .iter()
-            .enumerate()
-            .map(|(at, byte)| byte ^ MASK[at & 3]),
-    );
+    out.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ MASK[at & 3]));
 }
 
 /// Masks or unmasks bytes that stand at the beginning of a payload.
 pub(crate) fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
-    let wide = u64::from_ne_bytes([
-        mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3],
-    ]);
+    let wide = u64::from_ne_bytes([mask[0], mask[1], mask[2], mask[3], mask[0], mask[1], mask[2], mask[3]]);
     let mut eights = bytes.chunks_exact_mut(8);
     for eight in &mut eights {
         for (byte, key) in eight.iter_mut().zip(wide.to_ne_bytes()) {
@@ -233,10 +221,7 @@ fn decimal(mut number: u64, space: &mut [u8; 20]) -> &[u8] {
 
 /// The decimal number that `bytes` begin with, and what follows it.
 pub(crate) fn leading_number(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    let length = bytes
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
+    let length = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if !(1..=18).contains(&length) {
         return None;
     }
@@ -270,10 +255,7 @@ mod tests {
             let frame = frame(&bytes).unwrap().unwrap();
             assert_eq!((frame.opcode, frame.end), (TEXT, bytes.len()));
             unmask(&mut bytes[frame.start..], frame.mask.unwrap());
-            assert_eq!(
-                bytes[frame.start..],
-                *format!("echo||{id}||some payload").as_bytes()
-            );
+            assert_eq!(bytes[frame.start..], *format!("echo||{id}||some payload").as_bytes());
         }
     }
 

@@ -55,9 +55,10 @@ impl State {
         lost.tell();
         if !self.waiting.is_empty() {
             let dropped = self.waiting.len();
-            conn.report(Error::closed(Some((disconnect.code, &disconnect.reason))).with_source(format!(
-                "{dropped} events were waiting for a handler and are dropped"
-            )));
+            conn.report(
+                Error::closed(Some((disconnect.code, &disconnect.reason)))
+                    .with_source(format!("{dropped} events were waiting for a handler and are dropped")),
+            );
             self.waiting.clear();
         }
         conn.inner().starved.store(false, Ordering::SeqCst);
@@ -95,8 +96,7 @@ impl State {
         };
         let hub = self.conn.hub();
         let own = close.as_ref().is_some_and(|close| close.by == By::User);
-        disconnect.will_reconnect =
-            !own && hub.owner().is_some_and(|owner| owner.will_reconnect(&disconnect));
+        disconnect.will_reconnect = !own && hub.owner().is_some_and(|owner| owner.will_reconnect(&disconnect));
         hub.count_close(match close {
             Some(ours) if ours.by == By::Core => ours.reason,
             _ => disconnect.code.to_string(),

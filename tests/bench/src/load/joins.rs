@@ -46,9 +46,7 @@ impl Load for Joins {
     }
 
     fn message(&mut self, _conn: usize, message: &[u8], _now: u64) -> Result<()> {
-        let count = message
-            .strip_prefix(b"__ack_join||1||")
-            .and_then(wire::leading_number);
+        let count = message.strip_prefix(b"__ack_join||1||").and_then(wire::leading_number);
         let Some((members, [])) = count else {
             anyhow::bail!("not the reply that was asked for: {}", wire::shown(message));
         };

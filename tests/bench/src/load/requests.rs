@@ -164,11 +164,7 @@ mod tests {
     use super::*;
 
     fn reply(load: &mut Requests, conn: usize, id: u64) -> Result<()> {
-        load.message(
-            conn,
-            format!("__ack_echo||{id}||data").as_bytes(),
-            1_000_000_000,
-        )
+        load.message(conn, format!("__ack_echo||{id}||data").as_bytes(), 1_000_000_000)
     }
 
     #[test]

@@ -74,11 +74,7 @@ impl Shouts {
                 "shout||{number}||{ROOM}\n{number:0DIGITS$}{}",
                 "x".repeat(PAYLOAD - DIGITS)
             );
-            wire::write_client_frame(
-                wire::TEXT,
-                request.as_bytes(),
-                out.queue(self.members.len()),
-            );
+            wire::write_client_frame(wire::TEXT, request.as_bytes(), out.queue(self.members.len()));
             self.begun.push_back(Shout {
                 number,
                 sent: now,
@@ -91,22 +87,15 @@ impl Shouts {
 
     fn find(&mut self, number: u64) -> Result<&mut Shout> {
         let oldest = self.begun.front().map_or(u64::MAX, |shout| shout.number);
-        let at = number
-            .checked_sub(oldest)
-            .and_then(|at| usize::try_from(at).ok());
+        let at = number.checked_sub(oldest).and_then(|at| usize::try_from(at).ok());
         at.and_then(|at| self.begun.get_mut(at))
             .with_context(|| format!("broadcast {number} is not outstanding"))
     }
 
     fn delivered(&mut self, member: usize, number: u64) -> Result<()> {
         let got = &mut self.members[member];
-        let ahead = number
-            .checked_sub(got.low + 1)
-            .filter(|ahead| *ahead < SPAN);
-        let bit = 1
-            << ahead.with_context(|| {
-                format!("broadcast {number} after all up to {} were got", got.low)
-            })?;
+        let ahead = number.checked_sub(got.low + 1).filter(|ahead| *ahead < SPAN);
+        let bit = 1 << ahead.with_context(|| format!("broadcast {number} after all up to {} were got", got.low))?;
         ensure!(got.beyond & bit == 0, "broadcast {number} has come twice");
         got.beyond |= bit;
         while got.beyond & 1 == 1 {
@@ -155,9 +144,7 @@ impl Load for Shouts {
             shout.replied = true;
             number
         } else {
-            let payload = message
-                .strip_prefix(b"shout||0||")
-                .with_context(unexpected)?;
+            let payload = message.strip_prefix(b"shout||0||").with_context(unexpected)?;
             ensure!(
                 payload.len() == PAYLOAD,
                 "a delivery of {} bytes instead of {PAYLOAD}",
@@ -222,10 +209,7 @@ mod tests {
     }
 
     fn deliver(shouts: &mut Shouts, member: usize, number: u64) -> Result<()> {
-        let delivery = format!(
-            "shout||0||{number:0DIGITS$}{}",
-            "x".repeat(PAYLOAD - DIGITS)
-        );
+        let delivery = format!("shout||0||{number:0DIGITS$}{}", "x".repeat(PAYLOAD - DIGITS));
         shouts.message(member, delivery.as_bytes(), 1_000_000_000)
     }
 
@@ -262,9 +246,6 @@ mod tests {
         assert!(reply(&mut shouts, 1, MEMBERS - 1).is_err(), "not to all");
         assert!(shouts.message(2, b"shout||0||short", 0).is_err(), "cut");
         reply(&mut shouts, 1, MEMBERS).unwrap();
-        assert!(
-            reply(&mut shouts, 1, MEMBERS).is_err(),
-            "acknowledged twice"
-        );
+        assert!(reply(&mut shouts, 1, MEMBERS).is_err(), "acknowledged twice");
     }
 }

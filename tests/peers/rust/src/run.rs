@@ -99,7 +99,10 @@ fn server() -> Result<Server, Error> {
         .on("fail", |_: Conn, (): ()| Err::<(), _>("asked to fail"))
         .on("empty", |_: Conn, (): ()| ())
         .on("ask", async |conn: Conn, data: Bytes| {
-            let answer = conn.emit_with_ack("question", data).timeout(Duration::from_secs(1)).await;
+            let answer = conn
+                .emit_with_ack("question", data)
+                .timeout(Duration::from_secs(1))
+                .await;
             answer.unwrap_or_else(|error| format!("error:{}", error.code()).into())
         })
         .on("close", |conn: Conn, (): ()| conn.close())
