@@ -35,7 +35,8 @@ wasm-target:
 # --- Against peers: conformance, pairs of languages, Autobahn --------------------------------------------------------
 
 test-peers: $(VENV)/ready peers
-	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/conformance tests/pairs --long
+	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/conformance --long -n 8 --dist worksteal
+	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/pairs
 
 test-autobahn: $(VENV)/ready
 	$(CARGO) build $(LOCKED) --release -p etp-autobahn
@@ -46,7 +47,7 @@ peers:
 	tests/peers/run --build go
 
 $(VENV)/ready: tests/python/requirements.txt
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || (apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv --clear $(VENV))
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
 	touch $@
 
