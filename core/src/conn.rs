@@ -12,8 +12,7 @@ pub use self::ack::EmitWithAck;
 pub(crate) use self::ack::GiveUp;
 pub use self::identity::{ConnId, Data};
 pub(crate) use self::push::{check_close, check_name, panic_message, panicked, too_large};
-use self::shared::Shared;
-pub(crate) use self::shared::{By, Phase};
+pub(crate) use self::shared::{By, Phase, Shared};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
@@ -50,6 +49,8 @@ pub(crate) struct Inner {
     pub(crate) starved: AtomicBool,
     /// It stands in the hub's line for a handler of another connection to end.
     pub(crate) blocked: AtomicBool,
+    /// Those who wait for closing to begin have been told.
+    told_closing: AtomicBool,
     closed: OnceLock<CancellationToken>,
     last_rooms: OnceLock<Vec<Arc<str>>>,
 }
@@ -97,6 +98,7 @@ impl Conn {
             open: AtomicBool::new(true),
             starved: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            told_closing: AtomicBool::new(false),
             closed: OnceLock::new(),
             last_rooms: OnceLock::new(),
         }))
@@ -208,7 +210,8 @@ impl Conn {
         Broadcast::to(self.hub().clone(), rooms)
     }
 
-    /// Closes with code 1000: what was emitted before is sent, then the closing handshake, `close_timeout` in all.
+    /// Closes with code 1000: what was emitted before is sent, then the closing handshake, `close_timeout` in all. Closed by its server in
+    /// this way a [`Client`](crate::Client) comes back; `close_with(1000, "why")` keeps it away.
     pub fn close(&self) {
         self.begin_close(1000, "", By::User);
     }
@@ -229,8 +232,9 @@ impl Conn {
     /// Nothing is lost.
     pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         let token = self.0.closed.get_or_init(CancellationToken::new).clone();
-        // The token may have been made after the end.
-        if !self.is_open() {
+        // The token may have been made after the end. Under the lock, so that either this or whoever begins to close sees the other.
+        let open = self.0.lock().phase == Phase::Open;
+        if !open {
             token.cancel();
         }
         token.cancelled_owned()

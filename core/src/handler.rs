@@ -4,7 +4,7 @@
 //! its work at once and answers `None`, or returns a future that the connection's task will drive (Rust's closures do that), or
 //! keeps the ticket, queues the event and completes the ticket later from any thread (a binding to another language does that).
 //!
-//! Each ticket counts until it is completed, failed or dropped: an [`Reply`] is one handler in flight, whether or not the peer
+//! Each ticket counts until it is completed, failed or dropped: a [`Reply`] is one handler in flight, whether or not the peer
 //! waits for an acknowledgment.
 
 use std::future::Future;
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use compact_str::CompactString;
 use tokio::sync::oneshot;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::conn::{Conn, panic_message};
 use crate::disconnect::Disconnect;
@@ -51,11 +52,21 @@ pub trait Handler: Send + Sync + 'static {
     /// An event arrived. Events of one connection are started in the order of their arrival.
     fn event(&self, conn: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture>;
 
-    /// The connection has ended; called once if [`connect`](Self::connect) was. A future that is returned gets a task of its own.
-    fn disconnect(&self, conn: &Conn, disconnect: Disconnect) -> Option<BoxFuture> {
-        let _ = (conn, disconnect);
+    /// Closing has begun, whoever began it: called once for each connection, on any thread, before its handlers have ended. Where
+    /// [`Conn::closed`] would take a task for each connection.
+    fn closing(&self, conn: &Conn) {
+        let _ = conn;
+    }
+
+    /// The connection has ended; called once if [`connect`](Self::connect) was. A future that is returned gets a task of its own. A
+    /// shutdown waits for it, and for the ticket.
+    fn disconnect(&self, conn: &Conn, disconnect: Disconnect, ticket: DisconnectTicket) -> Option<BoxFuture> {
+        let _ = (conn, disconnect, ticket);
         None
     }
+
+    /// Four fifths of a shutdown's time are over: futures are dropped now, and tickets are not waited for any more. Called once.
+    fn abandon(&self) {}
 
     /// Something failed that has no caller to be told. The default logs it. Called on any thread.
     fn error(&self, conn: Option<&Conn>, error: Error) -> Option<BoxFuture> {
@@ -67,7 +78,13 @@ pub trait Handler: Send + Sync + 'static {
 /// What happens to errors when nobody takes them.
 pub(crate) fn log(conn: Option<&Conn>, error: &Error) {
     let conn = conn.map(|conn| conn.id().to_string());
-    tracing::error!(target: "etp_ws", code = error.code(), conn, "{error}");
+    // What any stranger can cause is no error of this program.
+    match error.kind() {
+        ErrorKind::HandshakeFailed | ErrorKind::ConnectFailed | ErrorKind::MalformedFrame => {
+            tracing::warn!(target: "etp_ws", code = error.code(), conn, "{error}");
+        }
+        _ => tracing::error!(target: "etp_ws", code = error.code(), conn, "{error}"),
+    }
 }
 
 /// The ticket of a handshake.
@@ -84,6 +101,11 @@ impl UpgradeTicket {
     /// Turns it away.
     pub fn reject(self, reject: Reject) {
         let _ = self.0.send(Err(reject));
+    }
+
+    /// Turns it away with 500; the error goes to `on_error`, not to the peer.
+    pub fn fail(self, error: impl Into<BoxError>) {
+        self.reject(Reject::because(error));
     }
 }
 
@@ -127,6 +149,10 @@ impl Drop for ConnectTicket {
         }
     }
 }
+
+/// The ticket of `on_disconnect`: a shutdown waits until it is dropped.
+#[derive(Debug)]
+pub struct DisconnectTicket(#[expect(dead_code, reason = "it is there to be dropped")] pub(crate) TaskTrackerToken);
 
 /// The ticket of an event: one handler in flight until it is completed, failed or dropped, on any thread.
 ///

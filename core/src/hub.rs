@@ -17,7 +17,7 @@ use crate::conn::{Conn, Inner};
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::handler::Handler;
-use crate::limits::Limits;
+use crate::limits::{LONGEST, Limits};
 use crate::net::outbox::Encoded;
 use crate::protocol::Time;
 use crate::rooms::{Rooms, Selection};
@@ -149,6 +149,19 @@ impl Hub {
         }
     }
 
+    /// Waits until no handler runs any more, those of connections that have gone included.
+    async fn wait_idle(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            tokio::pin!(emptied);
+            emptied.as_mut().enable();
+            if self.inflight.load(Ordering::SeqCst) == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
     /// Lets a new connection begin its life: registered, and drained at once if the end has come meanwhile.
     pub(crate) fn register(&self, conn: &Conn) {
         self.rooms.add(conn.clone());
@@ -167,18 +180,25 @@ impl Hub {
     }
 
     async fn end_all(&self, timeout: Duration) {
+        let timeout = timeout.min(LONGEST);
         let deadline = Instant::now() + timeout;
         self.stopping.cancel();
         for conn in self.rooms.conns() {
             conn.begin_drain();
         }
-        let _ = tokio::time::timeout_at(deadline - timeout / 5, async {
+        let gracefully = tokio::time::timeout_at(deadline - timeout / 5, async {
             self.wait_empty().await;
+            self.wait_idle().await;
             self.tasks.close();
             self.tasks.wait().await;
-        })
-        .await;
+        });
+        if gracefully.await.is_ok() {
+            return;
+        }
         self.dropping.cancel();
+        if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| self.handler.abandon())) {
+            self.report(None, crate::conn::panicked("abandon", &*panic));
+        }
         for conn in self.rooms.conns() {
             conn.drop_handlers();
         }
@@ -239,7 +259,9 @@ impl Hub {
     }
 
     pub(crate) fn handler_ended(&self) {
-        self.inflight.fetch_sub(1, Ordering::SeqCst);
+        if self.inflight.fetch_sub(1, Ordering::SeqCst) == 1 && self.stopping.is_cancelled() {
+            self.emptied.notify_waiters();
+        }
         if !self.any_blocked.load(Ordering::SeqCst) {
             return;
         }

@@ -16,6 +16,9 @@ pub(crate) const OVER: Duration = Duration::from_secs(10);
 pub(crate) const MAX_PINGS: u32 = 1_000;
 pub(crate) const PING_WINDOW: Duration = Duration::from_secs(10);
 
+/// The longest time that any option may be.
+pub(crate) const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// The limits and timeouts of a server or a client. Sizes in bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
@@ -84,8 +87,7 @@ pub(crate) fn size(name: &str, value: usize, least: usize, most: usize) -> Resul
 }
 
 pub(crate) fn duration(name: &str, value: Duration) -> Result<(), Error> {
-    let most = Duration::from_secs(7 * 24 * 3600);
-    if value >= Duration::from_millis(1) && value <= most {
+    if value >= Duration::from_millis(1) && value <= LONGEST {
         return Ok(());
     }
     Err(Error::option(format!("{name} is {value:?}; it can be 1 ms to 7 days")))

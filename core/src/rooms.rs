@@ -25,6 +25,15 @@ struct Member {
     rooms: Vec<Arc<str>>,
 }
 
+impl Member {
+    /// Takes a room off the list, which holds the very name that the table does: no text is compared, however many there are.
+    fn forget(&mut self, name: &Arc<str>) {
+        if let Some(at) = self.rooms.iter().position(|joined| Arc::ptr_eq(joined, name)) {
+            self.rooms.remove(at);
+        }
+    }
+}
+
 /// Connection ids are random and our own: they need no hashing.
 #[derive(Default)]
 struct IdHasher(u64);
@@ -96,10 +105,8 @@ impl Rooms {
         let Some(member) = table.conns.get_mut(&id) else {
             return;
         };
-        if member.rooms.iter().any(|joined| **joined == *room) {
-            return;
-        }
         let name = match table.rooms.get_key_value(room) {
+            Some((_, members)) if members.contains_key(&id) => return,
             Some((name, _)) => name.clone(),
             None => Arc::from(room),
         };
@@ -113,10 +120,11 @@ impl Rooms {
     pub(crate) fn leave(&self, conn: &Conn, room: &str) {
         let id = conn.id_bits();
         let mut table = self.write();
-        let Some(member) = table.conns.get_mut(&id) else {
+        let table = &mut *table;
+        let (Some(member), Some((name, _))) = (table.conns.get_mut(&id), table.rooms.get_key_value(room)) else {
             return;
         };
-        member.rooms.retain(|joined| **joined != *room);
+        member.forget(name);
         table.take_out(room, id);
     }
 
@@ -124,12 +132,12 @@ impl Rooms {
     pub(crate) fn clear(&self, room: &str) {
         let mut table = self.write();
         let table = &mut *table;
-        let Some(members) = table.rooms.remove(room) else {
+        let Some((name, members)) = table.rooms.remove_entry(room) else {
             return;
         };
         for id in members.keys() {
             if let Some(member) = table.conns.get_mut(id) {
-                member.rooms.retain(|joined| **joined != *room);
+                member.forget(&name);
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::conn::{Conn, check_name};
 use crate::disconnect::Disconnect;
 use crate::error::{BoxError, Error};
 use crate::event::{Event, Incoming};
-use crate::handler::{self, BoxFuture, ConnectTicket, Handler, Reply, UpgradeTicket};
+use crate::handler::{self, BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket};
 use crate::payload::{FromEvent, IntoReply, Payload};
 use crate::request::Request;
 use crate::upgrade::IntoUpgrade;
@@ -358,7 +358,7 @@ impl Handler for Routes {
         }
     }
 
-    fn disconnect(&self, conn: &Conn, disconnect: Disconnect) -> Option<BoxFuture> {
+    fn disconnect(&self, conn: &Conn, disconnect: Disconnect, _: DisconnectTicket) -> Option<BoxFuture> {
         let answer = (self.disconnect.as_ref()?)(conn.clone(), disconnect);
         let conn = conn.clone();
         Some(Box::pin(async move {

@@ -98,7 +98,8 @@ impl Server {
         ServerBuilder::new()
     }
 
-    /// Binds an address and serves until [`shutdown`](Self::shutdown): [`bind`](Self::bind) and [`Bound::serve`] in one.
+    /// Binds an address and serves until [`shutdown`](Self::shutdown): [`bind`](Self::bind) and [`Bound::serve`] in one. After a shutdown it
+    /// returns at once: a server that has been shut down serves nobody any more.
     ///
     /// # Errors
     /// As [`bind`](Self::bind).

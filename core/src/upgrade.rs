@@ -81,6 +81,13 @@ impl Reject {
         }))
     }
 
+    /// A rejection with 500, for a failure of ours: the error goes to `on_error`, not to the peer. For errors that `?` does not take.
+    pub fn because(error: impl Into<BoxError>) -> Self {
+        let mut reject = Self::new(500);
+        reject.0.cause = Some(error.into());
+        reject
+    }
+
     /// The body that the peer gets, as plain text.
     pub fn body(mut self, body: impl Into<String>) -> Self {
         self.0.body = body.into();
@@ -107,9 +114,7 @@ impl fmt::Debug for Reject {
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Reject {
     fn from(error: E) -> Self {
-        let mut reject = Self::new(500);
-        reject.0.cause = Some(Box::new(error));
-        reject
+        Self::because(error)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use etp_ws::handler::{BoxFuture, ConnectTicket, Handler, Reply, UpgradeTicket, Waiter};
+use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket, Waiter};
 use etp_ws::testing::{Message, Pipe, pipe};
 use etp_ws::{
     Accept, Bytes, Client, Conn, ConnId, Disconnect, Error, ErrorKind, Incoming, Payload, Reject, Request, Server,
@@ -129,7 +129,7 @@ impl Handler for Queue {
         None
     }
 
-    fn disconnect(&self, conn: &Conn, disconnect: Disconnect) -> Option<BoxFuture> {
+    fn disconnect(&self, conn: &Conn, disconnect: Disconnect, _: DisconnectTicket) -> Option<BoxFuture> {
         self.push(Item::Disconnect(conn.clone(), disconnect));
         None
     }
@@ -716,7 +716,7 @@ impl Handler for Panics {
         None
     }
 
-    fn disconnect(&self, _: &Conn, _: Disconnect) -> Option<BoxFuture> {
+    fn disconnect(&self, _: &Conn, _: Disconnect, _: DisconnectTicket) -> Option<BoxFuture> {
         panic!("in disconnect");
     }
 
@@ -969,7 +969,7 @@ impl Handler for Busy {
         None
     }
 
-    fn disconnect(&self, conn: &Conn, disconnect: Disconnect) -> Option<BoxFuture> {
+    fn disconnect(&self, conn: &Conn, disconnect: Disconnect, _: DisconnectTicket) -> Option<BoxFuture> {
         self.act(conn);
         conn.close();
         self.queue.push(Item::Disconnect(conn.clone(), disconnect));
@@ -1272,12 +1272,16 @@ fn one_runtime_thread_is_woken_as_well() {
 
 #[test]
 fn a_place_among_all_handlers_goes_to_one_who_can_use_it() {
-    // One worker: of two links that were woken, the first runs first.
+    // One worker: of two links that were woken, the first runs first, and a new task runs when theirs sleep.
     let stage = stage_on(workers(1), Server::builder().max_inflight_total(3));
     let [mut a, mut b, mut c] = [0; 3].map(|_| stage.connect().0);
+    let settle = |peer: &mut Peer<'_>| {
+        peer.settle();
+        stage.runtime.block_on(stage.runtime.spawn(async {})).unwrap();
+    };
     let begin = |peer: &mut Peer<'_>, frame: &str| {
         peer.send(frame);
-        peer.settle();
+        settle(peer);
     };
     begin(&mut c, "c||1");
     begin(&mut a, "a||1");
@@ -1290,7 +1294,7 @@ fn a_place_among_all_handlers_goes_to_one_who_can_use_it() {
     b1.reply.send(());
     let b2 = stage.queue.event();
     assert_eq!(b2.name, "b");
-    a.settle();
+    settle(&mut a);
     // Now `b` has nothing to start, though it stands in line before `a`.
     b2.reply.send(());
     let a2 = stage.queue.event();

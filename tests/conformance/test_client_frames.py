@@ -288,6 +288,8 @@ def test_a_malformed_frame_is_dropped_and_the_connection_lives(client, message):
     conn.expect_nothing()
     conn.send_text("say||0||after")
     assert client.next_event("say") == b"after"
+    conn.close_in_order(1008)
+    client.wait_disconnected()
     assert [line for line in client.lines if "event" in line] == [{"event": "say", "data": b"after"}]
 
 

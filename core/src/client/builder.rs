@@ -167,10 +167,11 @@ impl ClientBuilder {
 
     /// Connects: one attempt, which says why it failed. When it returns, `on_connect` has ended.
     ///
-    /// The URL is `ws://host:port/path`, `wss://...`, or `unix:` and the path of a socket.
+    /// The URL is `ws://host:port/path`, `wss://...`, or `unix:` and the path of a socket; `http://` and `https://` are read as these two.
     ///
     /// # Errors
-    /// `connect_failed` (also if `on_connect` failed), `rejected` (401 and 403), `invalid_option`, `invalid_event` for a handler's name.
+    /// `connect_failed` (also if `on_connect` failed; its own error goes to `on_error`), `rejected` (401 and 403), `invalid_option`,
+    /// `invalid_event` for a handler's name.
     ///
     /// # Cancellation
     /// The attempt is given up.

@@ -305,13 +305,16 @@ impl Owner for Inner {
             let mut late = Vec::new();
             let mut live = self.lock();
             live.queue.expire(self.hub.now(), |waiter| late.push(waiter));
-            let room = conn.room() >= limits.max_message_size + 64;
+            // One that ends takes nothing more: what still waits is for the next.
+            let ending = !conn.is_open();
+            let room = !ending && conn.room() >= limits.max_message_size + 64;
             let next = if room { live.queue.pop() } else { None };
             if let Some(queued) = next.as_ref().filter(|queued| queued.ack.is_some()) {
                 live.sent.insert(queued.id, None);
             }
-            let more = !room && !live.queue.is_empty();
-            let done = next.is_none() && !more;
+            let waits = next.is_none() && !live.queue.is_empty();
+            let more = waits && !ending;
+            let done = next.is_none() && !waits;
             if done {
                 live.away = false;
             }

@@ -12,7 +12,8 @@ use crate::payload::Payload;
 
 use super::Conn;
 
-/// An acknowledged emit that has not been sent yet: await it.
+/// An acknowledged emit that has not been sent yet: await it. Where a `Future` is asked for, as by `join_all`, pass
+/// [`into_future()`](IntoFuture::into_future).
 #[derive(Debug)]
 #[must_use = "the event is emitted when this is awaited"]
 pub struct EmitWithAck {

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::disconnect::Disconnect;
 use crate::error::{Error, ErrorKind};
-use crate::handler::Waiter;
+use crate::handler::{DisconnectTicket, Waiter};
 use crate::net::outbox::{Encoded, Heading, Kind};
 use crate::net::wire;
 use crate::payload::Payload;
@@ -196,7 +196,7 @@ impl Conn {
 
     fn leave_open(&self, shared: &mut Shared, phase: Phase) {
         shared.phase = phase;
-        self.0.open.store(false, Ordering::Relaxed);
+        self.0.open.store(false, Ordering::SeqCst);
     }
 
     /// Begins the closing handshake, unless it has begun.
@@ -263,9 +263,17 @@ impl Conn {
         shared.wake();
     }
 
+    /// Tells everybody that closing has begun; more than once does nothing.
     pub(crate) fn closing_began(&self) {
+        if self.0.told_closing.swap(true, Ordering::SeqCst) {
+            return;
+        }
         if let Some(token) = self.0.closed.get() {
             token.cancel();
+        }
+        let call = std::panic::AssertUnwindSafe(|| self.hub().handler.closing(self));
+        if let Err(panic) = std::panic::catch_unwind(call) {
+            self.report(panicked("closing", &*panic));
         }
     }
 
@@ -273,7 +281,9 @@ impl Conn {
     pub(crate) fn handler_ended(&self) {
         let inner = self.inner();
         inner.inflight.fetch_sub(1, Ordering::SeqCst);
-        if inner.starved.load(Ordering::SeqCst) && inner.starved.swap(false, Ordering::SeqCst) {
+        // A link that drains waits for the last handler to end, though no event waits for it.
+        let draining = !inner.open.load(Ordering::SeqCst);
+        if draining || (inner.starved.load(Ordering::SeqCst) && inner.starved.swap(false, Ordering::SeqCst)) {
             inner.lock().wake();
         }
         self.hub().handler_ended();
@@ -307,7 +317,10 @@ impl Conn {
 
     pub(crate) fn call_disconnect(&self, disconnect: Disconnect) {
         let hub = self.hub();
-        let call = std::panic::AssertUnwindSafe(|| hub.handler.disconnect(self, disconnect));
+        let call = std::panic::AssertUnwindSafe(|| {
+            let ticket = DisconnectTicket(hub.tasks.token());
+            hub.handler.disconnect(self, disconnect, ticket)
+        });
         match std::panic::catch_unwind(call) {
             Ok(None) => {}
             Ok(Some(future)) => {

@@ -167,7 +167,11 @@ pub(crate) async fn negotiate(
     door: Door,
 ) -> Result<Granted, Box<Refusal>> {
     if door.own && parts.uri.path() != server.options.path {
-        return Err(Refusal::new(StatusCode::NOT_FOUND, "nothing is here"));
+        let body = format!(
+            "nothing is here; the setting `path` of this server is {:?}",
+            server.options.path
+        );
+        return Err(Refusal::new(StatusCode::NOT_FOUND, body));
     }
     let key = check_request(parts)?;
     let mut granted = admit(server, parts, door).await?;

@@ -112,10 +112,15 @@ impl Target {
         })
     }
 
-    /// The target without path and query, for errors.
+    /// The target without its query, for errors.
     pub(crate) fn shown(&self) -> String {
         match self {
-            Self::Net { tls, authority, .. } => format!("{}://{authority}", if *tls { "wss" } else { "ws" }),
+            Self::Net {
+                tls, authority, path, ..
+            } => {
+                let path = path.split('?').next().unwrap_or_default();
+                format!("{}://{authority}{path}", if *tls { "wss" } else { "ws" })
+            }
             Self::Unix { socket } => format!("unix:{socket}"),
         }
     }

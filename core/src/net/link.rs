@@ -9,11 +9,12 @@ mod inbound;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use futures_util::stream::FuturesUnordered;
+use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 use self::inbound::Parked;
@@ -24,7 +25,7 @@ use crate::handler::{BoxFuture, ConnectTicket};
 use crate::net::accept::Permit;
 use crate::net::outbox::Writing;
 use crate::net::transport::Transport;
-use crate::net::watch::{Facts, Verdict, Watch, earliest};
+use crate::net::watch::{Facts, Paused, Verdict, Watch, earliest};
 use crate::protocol::Time;
 use crate::websocket::Opcode;
 
@@ -136,7 +137,10 @@ impl<T: Transport> Future for Link<T> {
             let mut again = state.poll_handlers(cx);
             again |= state.start_waiting(cx);
             again |= state.read(transport, cx);
+            let stood_still = state.paused() == Paused::Replies;
             state.write(transport, cx);
+            // Reading that stood still has asked nobody to wake it when more can be read.
+            again |= stood_still && state.paused() == Paused::No;
             if state.is_over() {
                 state.finish();
                 state.bound_farewell();
@@ -146,12 +150,12 @@ impl<T: Transport> Future for Link<T> {
                 continue;
             }
             if again {
-                // Others are due. Work is left, so come again.
+                // Others are due. Work is left, so come again; a peer that always leaves some must not stop the clocks.
                 cx.waker().wake_by_ref();
-                state.count();
+                state.sleep(transport, cx, true);
                 return Poll::Pending;
             }
-            if state.sleep(transport, cx) {
+            if state.sleep(transport, cx, false) {
                 return Poll::Pending;
             }
         }
@@ -322,8 +326,8 @@ impl State {
         self.pump();
     }
 
-    /// Goes to sleep, unless something turned up. Answers whether it sleeps.
-    fn sleep<T: Transport>(&mut self, transport: &mut T, cx: &mut Context<'_>) -> bool {
+    /// Looks at the clocks, then goes to sleep unless it is `busy` or something turned up. Answers whether it sleeps.
+    fn sleep<T: Transport>(&mut self, transport: &mut T, cx: &mut Context<'_>, busy: bool) -> bool {
         self.count();
         let paused = self.paused();
         let inner = self.conn.inner();
@@ -333,8 +337,9 @@ impl State {
             || shared.connected.is_some()
             || shared.cut
             || (shared.overrun && shared.phase != Phase::Closing)
-            || (shared.drop_handlers && self.handlers.is_some());
-        if unseen {
+            || (shared.drop_handlers && (self.handlers.is_some() || self.connecting.is_some()))
+            || self.is_drained(&shared);
+        if unseen && !busy {
             return false;
         }
         let facts = Facts {
@@ -377,6 +382,9 @@ impl State {
                 return false;
             }
         };
+        if busy {
+            return false;
+        }
         if let Some(at) = shared.session.deadline() {
             earliest(&mut next, at);
         }
@@ -425,8 +433,9 @@ impl State {
                 None => self.timer = Some(Box::pin(tokio::time::sleep_until(instant))),
             }
             self.armed = Some(at);
+            // Where the task has used up its share of this turn, tokio's timer would answer before it has noted whom to wake.
             if let Some(timer) = &mut self.timer
-                && timer.as_mut().poll(cx).is_ready()
+                && pin!(unconstrained(timer.as_mut())).poll(cx).is_ready()
             {
                 self.armed = None;
                 self.now = self.conn.hub().now();

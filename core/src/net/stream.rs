@@ -16,6 +16,9 @@ use crate::websocket::{Decoder, DecoderConfig, Item, Role, Violation};
 /// Bytes read at most in one system call, and so the events that one connection can put before its neighbours.
 const SCRATCH: usize = 32 * 1024;
 
+/// Reads that throw away what comes after the end, in one turn.
+const FAREWELL_READS: usize = 32;
+
 thread_local! {
     /// What a read goes into: one buffer of the thread, so that a silent connection has none. Taken out while it is in use.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -134,13 +137,16 @@ impl<IO: AsyncRead + AsyncWrite + Send + Unpin + 'static> Transport for Stream<I
         }
         // Dropped with bytes unread, the connection would be reset under a close frame on its way.
         let mut discard = [0; 1024];
-        loop {
+        for _ in 0..FAREWELL_READS {
             let mut buffer = ReadBuf::new(&mut discard);
             match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
                 Ok(()) if !buffer.filled().is_empty() => {}
                 _ => return Poll::Ready(()),
             }
         }
+        // Others are due, and the link looks at its clock.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn mid_message(&self) -> bool {

@@ -17,8 +17,9 @@ use crate::net::accept::{Door, Granted, Refusal, negotiate};
 /// Mounts in axum and every tower or hyper stack: `Router::new().route_service("/ws", server.clone())`.
 ///
 /// The path is the router's matter then; the origin rule and all limits hold. The HTTP server must support upgrades (axum's does).
-/// A `SocketAddr` among the request's extensions tells the peer's address; axum keeps its own as `ConnectInfo<SocketAddr>`, which a
-/// layer of the application has to copy. End the connections with [`Server::shutdown`]: the HTTP server has handed them over.
+/// A `SocketAddr` among the request's extensions tells the peer's address; where the stack keeps it otherwise, as axum does, say so with
+/// [`ServerBuilder::peer_addr`](crate::ServerBuilder::peer_addr). End the connections with [`Server::shutdown`]: the HTTP server has
+/// handed them over.
 impl<B: Send + 'static> tower_service::Service<HttpRequest<B>> for Server {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;

@@ -2,6 +2,7 @@
 
 use etp_ws::testing::Message;
 use etp_ws::{Client, Conn, Server, testing};
+use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use crate::support::*;
@@ -162,4 +163,37 @@ async fn closed_resolves_as_soon_as_closing_begins() {
         settle().await;
         assert_eq!(server.stats().handlers_in_flight, 0, "way {way}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_timeout_cuts_a_peer_that_never_stops_sending() {
+    let (gone, on_disconnect) = disconnects();
+    let server = Server::builder().on_disconnect(on_disconnect).build().unwrap();
+    let (mut peer, conn) = Peer::join(&server).await;
+    settle().await;
+    conn.close();
+    let began = Instant::now();
+    // A task of its own, so that it has its turn after each of the connection's: there is always something to read.
+    tokio::spawn(async move { while peer.0.send(text("__ack_x||1||")).await.is_ok() {} });
+    while gone.len() == 0 {
+        assert!(began.elapsed() < 6 * SEC, "close_timeout is over");
+        tokio::time::advance(SEC / 10).await;
+    }
+    assert!(began.elapsed() >= 5 * SEC, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_the_close_frames_a_peer_that_never_stops_sending_holds_nothing() {
+    let server = Server::builder().build().unwrap();
+    let mut wire = Wire::join(&server).await;
+    wire.bytes(&raw_frame(true, 8, &1000u16.to_be_bytes())).await;
+    assert_eq!(wire.close_frame().await.0, 1000);
+    let flood = tokio::spawn(async move { while wire.0.write_all(&[0; 64 * 1024]).await.is_ok() {} });
+    for _ in 0..100 {
+        tokio::time::advance(SEC / 10).await;
+        if flood.is_finished() {
+            return;
+        }
+    }
+    panic!("the stream is still held after 10 s");
 }

@@ -187,3 +187,18 @@ async fn a_byte_each_twenty_nine_seconds_is_progress() {
     }
     assert_eq!(got.all(), ["123"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_timer_runs_also_where_a_callback_has_used_up_the_tasks_turn() {
+    let server = Server::builder()
+        .on_connect(async |_: Conn| {
+            for _ in 0..1_000 {
+                tokio::task::coop::consume_budget().await;
+            }
+        })
+        .build()
+        .unwrap();
+    let (mut peer, _) = Peer::join(&server).await;
+    let ping = tokio::time::timeout(60 * SEC, peer.next()).await;
+    assert!(is_ping(&ping.expect("silence is pinged")));
+}

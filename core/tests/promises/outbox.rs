@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use etp_ws::testing::Message;
 use etp_ws::{Bytes, Client, Conn, ErrorKind, Server, ServerBuilder};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -336,4 +337,30 @@ async fn what_was_emitted_comes_whole_and_in_order_to_a_peer_that_stalls_now_and
         assert_eq!(peer.next().await, text(format!("n||0||{n}||{}", body(n * 16))));
     }
     emitter.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn pongs_that_nobody_takes_close_a_peer_that_never_stops_sending() {
+    let (gone, on_disconnect) = disconnects();
+    let server = small().on_disconnect(on_disconnect).build().unwrap();
+    let (mut peer, conn) = Peer::join(&server).await;
+    // A task of its own, so that it has its turn after each of the connection's: there is always something to read.
+    let flood = tokio::spawn(async move {
+        let ping = Message::Ping(Bytes::from(body(125)));
+        let mut most = 0;
+        // 16 MiB of pings, with an event among them now and then, so that they are no flood.
+        for n in 0..128 * KIB {
+            let event = n % 900 == 0;
+            let message = if event { text("__ack_x||1||") } else { ping.clone() };
+            if !conn.is_open() || peer.0.send(message).await.is_err() {
+                break;
+            }
+            most = most.max(server.stats().bytes_queued);
+        }
+        (peer, most)
+    });
+    let (_peer, most) = flood.await.unwrap();
+    assert!(most < 5 * 64 * KIB, "{most} bytes have waited");
+    let why = gone.until(1).await.remove(0);
+    assert_eq!((why.code, &*why.reason), (1013, "slow consumer"));
 }

@@ -10,6 +10,11 @@ use crate::support::*;
 
 /// A client that is away, from a server that counts what it gets, and the log of that.
 async fn away(client: ClientBuilder) -> (Site, Client, Log<String>) {
+    away_with(client.on_error(|_, _| ())).await
+}
+
+/// The same, where the test has an `on_error` of its own.
+async fn away_with(client: ClientBuilder) -> (Site, Client, Log<String>) {
     let got = Log::new();
     let log = got.clone();
     let server = Server::builder()
@@ -33,7 +38,7 @@ async fn away(client: ClientBuilder) -> (Site, Client, Log<String>) {
             "got"
         });
     let site = Site::new(server).await;
-    let client = client.on_error(|_, _| ()).connect(&site.url).await.unwrap();
+    let client = client.connect(&site.url).await.unwrap();
     site.answer(503);
     site.conn(1).await.close_with(1001, "").unwrap();
     client.wait_for(State::Reconnecting).await;
@@ -208,4 +213,29 @@ async fn closing_while_away_ends_what_is_queued() {
     assert_eq!(err(call.await.unwrap()).code(), "connection_closed");
     assert_eq!(err(client.emit("e", ())).code(), "connection_closed");
     assert_eq!(got.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_connection_that_ends_has_not_taken_waits_for_the_next() {
+    const EVENTS: usize = 1_500;
+    let (lost, on_error) = errors();
+    let client = Client::builder().max_message_size(20_000).max_outbox(40_000);
+    let (site, client, got) = away_with(client.queue(EVENTS).on_error(on_error)).await;
+    // More than all buffers of a socket hold.
+    for n in 0..EVENTS {
+        client.emit(&format!("e{n}"), "x".repeat(19_000)).unwrap();
+    }
+    site.answer(0);
+    site.conn(2).await.close_with(1001, "").unwrap();
+    site.conn(3).await;
+    let last = format!("e{}", EVENTS - 1);
+    let all = async {
+        while got.all().last() != Some(&last) {
+            got.until(got.len() + 1).await;
+        }
+    };
+    let arrived = tokio::time::timeout(600 * SEC, all).await;
+    assert!(arrived.is_ok(), "the last of them has not come");
+    let refused = codes(&lost).iter().filter(|code| **code == "connection_closed").count();
+    assert_eq!(refused, 0, "of those that waited");
 }

@@ -3,8 +3,9 @@
 use std::future::{IntoFuture, pending};
 use std::sync::Arc;
 
+use etp_ws::handler::{BoxFuture, Handler, Reply};
 use etp_ws::testing::Message;
-use etp_ws::{Client, Conn, Disconnect, Server, spawned};
+use etp_ws::{Client, Conn, Disconnect, Incoming, Server, spawned};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -302,4 +303,56 @@ fn a_runtime_that_goes_away_ends_everything_without_a_hang_or_a_panic() {
         server.shutdown().await;
         client.close().await;
     });
+}
+
+/// A binding that keeps its tickets.
+struct Keeps(std::sync::Mutex<Vec<Reply>>);
+
+impl Handler for Keeps {
+    fn event(&self, _: &Conn, _: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
+        self.0.lock().unwrap().push(reply);
+        None
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_as_soon_as_the_last_ticket_is_done_wherever_that_is() {
+    // One whose reply wakes the connection, and one that sends none.
+    for frame in ["e||1||", "e||0||"] {
+        let keeps = Arc::new(Keeps(std::sync::Mutex::default()));
+        let server = Server::builder().handler(keeps.clone()).build().unwrap();
+        let (mut peer, _) = Peer::join(&server).await;
+        peer.send(frame).await;
+        peer.is_read().await;
+        let began = Instant::now();
+        let ends = tokio::spawn({
+            let server = server.clone();
+            async move { server.shutdown().await }
+        });
+        tokio::time::sleep(SEC).await;
+        let reply = keeps.0.lock().unwrap().pop().unwrap();
+        reply.send("done");
+        let close = peer.close_frame().await;
+        assert_eq!(close, closed_with(1000, "server shutdown"));
+        peer.0.send(Message::Close(close)).await.unwrap();
+        ends.await.unwrap();
+        assert_eq!(began.elapsed(), SEC, "{frame}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_time_is_too_long() {
+    let server = Server::builder().build().unwrap();
+    let (mut peer, conn) = Peer::join(&server).await;
+    let call = tokio::spawn(
+        conn.emit_with_ack("e", ())
+            .timeout(std::time::Duration::MAX)
+            .into_future(),
+    );
+    assert_eq!(peer.frame().await, "e||1||");
+    let ends = tokio::spawn(async move { server.shutdown_within(std::time::Duration::MAX).await });
+    let close = peer.close_frame().await;
+    peer.0.send(Message::Close(close)).await.unwrap();
+    ends.await.unwrap();
+    assert_eq!(err(call.await.unwrap()).code(), "connection_closed");
 }

@@ -2,14 +2,16 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
+use tokio::task::unconstrained;
 
 use super::{PeerEnd, Stage, State};
-use crate::conn::{By, Phase, panicked};
+use crate::conn::{By, Phase, Shared, panicked};
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::net::outbox::Writing;
@@ -24,15 +26,10 @@ impl State {
         }
         let sent = shared.outbox.queued() == 0;
         let phase = shared.phase;
-        if phase == Phase::Draining {
-            let idle = self.stage == Stage::Open
-                && self.waiting.is_empty()
-                && self.conn.inner().inflight.load(Ordering::SeqCst) == 0;
-            if idle || shared.drop_handlers {
-                drop(shared);
-                self.conn.begin_close(1000, "server shutdown", By::User);
-                return false;
-            }
+        if self.is_drained(&shared) {
+            drop(shared);
+            self.conn.begin_close(1000, "server shutdown", By::User);
+            return false;
         }
         match &self.peer_end {
             // Events that arrived before the end are still handled.
@@ -40,6 +37,16 @@ impl State {
             Some(_) => self.waiting.is_empty(),
             None => false,
         }
+    }
+
+    /// Whether a shutdown has nothing left to wait for here.
+    pub(super) fn is_drained(&self, shared: &Shared) -> bool {
+        let idle = || {
+            self.stage == Stage::Open
+                && self.waiting.is_empty()
+                && self.conn.inner().inflight.load(Ordering::SeqCst) == 0
+        };
+        shared.phase == Phase::Draining && (shared.drop_handlers || idle())
     }
 
     /// Ends the connection: rooms, waiters, callbacks; handlers that still run go on in a task of their own.
@@ -136,13 +143,15 @@ impl State {
 
     /// Waits for the transport to say goodbye, for a short time.
     pub(super) fn farewell<T: Transport>(&mut self, transport: &mut T, cx: &mut Context<'_>) -> Poll<()> {
-        if transport.poll_finish(cx).is_ready() {
+        // First, and outside the task's share of the turn: a peer that sends on uses that up.
+        let over = match &mut self.timer {
+            Some(timer) => pin!(unconstrained(timer.as_mut())).poll(cx).is_ready(),
+            None => true,
+        };
+        if over {
             return Poll::Ready(());
         }
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().poll(cx),
-            None => Poll::Ready(()),
-        }
+        transport.poll_finish(cx)
     }
 }
 

@@ -78,7 +78,9 @@ func main() {
 			return event.Data
 		}))
 	if err := client.Dial(context.Background(), os.Args[1]); err != nil {
-		log.Fatal(err)
+		log.Print(err)
+		write(map[string]string{"error": "connect_failed"})
+		os.Exit(1)
 	}
 
 	var running sync.WaitGroup
