@@ -1,5 +1,7 @@
 //! Events as they arrive: borrowed for the handler trait, owned for handlers.
 
+use std::fmt;
+
 use bytes::Bytes;
 use compact_str::CompactString;
 
@@ -7,7 +9,7 @@ use compact_str::CompactString;
 ///
 /// What the [`Handler`](crate::handler::Handler) trait sees. Nothing is copied until [`payload_bytes`](Self::payload_bytes) or
 /// [`to_event`](Self::to_event) is called.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Incoming<'a> {
     pub(crate) name: &'a str,
     pub(crate) payload: &'a [u8],
@@ -59,12 +61,25 @@ impl<'a> Incoming<'a> {
 }
 
 /// A received event: name and payload. Any handler may take one as its argument.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Event {
     name: CompactString,
     payload: Bytes,
     text: bool,
     wants_reply: bool,
+}
+
+// What people send each other is not for logs: names and lengths are shown, payloads are not.
+impl fmt::Debug for Incoming<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Incoming({:?}, {} bytes)", self.name, self.payload.len())
+    }
+}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Event({:?}, {} bytes)", self.name, self.payload.len())
+    }
 }
 
 impl Event {

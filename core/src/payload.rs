@@ -7,10 +7,17 @@ use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::{Event, Incoming};
 
 /// Bytes ready to be sent, and whether they are valid UTF-8: such a payload travels in a text message, any other in a binary one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Payload {
     pub(crate) bytes: Bytes,
     pub(crate) text: bool,
+}
+
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What people send each other is not for logs.
+        write!(f, "Payload({} bytes)", self.bytes.len())
+    }
 }
 
 impl Payload {

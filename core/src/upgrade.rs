@@ -8,12 +8,19 @@ use crate::conn::check_close;
 use crate::error::{BoxError, Error};
 
 /// Lets a connection in, with data, answer headers, a subprotocol, or a close code at once.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Accept {
     pub(crate) data: http::Extensions,
     pub(crate) headers: HeaderMap,
     pub(crate) protocol: Option<String>,
     pub(crate) close: Option<(u16, String)>,
+}
+
+impl fmt::Debug for Accept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers may be cookies.
+        write!(f, "Accept(protocol {:?}, close {:?})", self.protocol, self.close)
+    }
 }
 
 impl Accept {

@@ -28,6 +28,9 @@ use crate::websocket::Role;
 use super::State;
 use super::builder::Config;
 
+/// The longest wait that a server's Retry-After may ask for: a slip of its must not keep a client away for good.
+const LONGEST_RETRY: std::time::Duration = std::time::Duration::from_secs(3600);
+
 pub(super) struct Inner {
     pub(super) hub: Arc<Hub>,
     pub(super) config: Config,
@@ -267,7 +270,7 @@ impl Inner {
             self.hub.report(None, failed.error);
             match redial {
                 Redial::Rejected => return None,
-                Redial::Busy => backoff.retry_after(failed.retry_after.unwrap_or_default()),
+                Redial::Busy => backoff.retry_after(failed.retry_after.unwrap_or_default().min(LONGEST_RETRY)),
                 Redial::BackOff => {}
             }
         }

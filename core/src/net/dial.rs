@@ -68,11 +68,14 @@ pub(crate) enum Target {
 
 impl Target {
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
-        // Query and credentials stay out of errors.
-        let shown = url.split(['?', '#']).next().unwrap_or_default();
-        let shown = match (shown.find("://"), shown.rfind('@')) {
-            (Some(scheme), Some(at)) if scheme < at => format!("{}{}", &shown[..scheme + 3], &shown[at + 1..]),
-            _ => shown.to_owned(),
+        // Query and credentials stay out of errors, also of URLs that are none: nothing before an "@" is shown.
+        let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+        let rest = rest.rfind('@').map_or(rest, |at| &rest[at + 1..]);
+        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+        let shown = match scheme {
+            "" => rest.to_owned(),
+            scheme if scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) => format!("{scheme}://{rest}"),
+            _ => rest.to_owned(),
         };
         let wrong = |why: &str| {
             Error::option(format!(
@@ -377,7 +380,15 @@ mod tests {
 
     #[test]
     fn errors_about_urls_hide_queries_and_credentials() {
-        let error = Target::parse("ftp://user:secret@a/?token=secret").unwrap_err();
-        assert!(!error.to_string().contains("secret"), "{error}");
+        for url in [
+            "ftp://user:secret@a/?token=secret",
+            "ws://u:pa#secret@h/",
+            "ws://u:p?secret@h/",
+            "user:secret@host",
+            "secret@x://a",
+        ] {
+            let error = Target::parse(url).unwrap_err();
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
     }
 }
