@@ -11,6 +11,9 @@ CARGO := cargo
 # Lock files are as they are committed.
 LOCKED := --locked
 export CARGO_TERM_COLOR ?= auto
+# The extension module is linked against the interpreter that loads it, never at build time.
+export PYO3_BUILD_EXTENSION_MODULE := 1
+export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
 
 help:
 	@sed -n 's/^# //p' Makefile | head -2
@@ -45,6 +48,32 @@ test-autobahn: $(VENV)/ready
 peers:
 	tests/peers/run --build rust
 	tests/peers/run --build go
+
+# --- Python: one wheel for all versions, a virtual environment for each ----------------------------------------------
+
+# The wheel, built when a source of it is newer.
+WHEEL := .build/wheels/stamp
+WHEEL_SOURCES := Cargo.toml Cargo.lock bindings-python/Cargo.toml bindings-python/pyproject.toml bindings-python/README.md \
+	$(shell find core/src bindings-python/src bindings-python/python -type f -not -name '*.pyc' 2>/dev/null)
+
+$(WHEEL): $(WHEEL_SOURCES) | $(VENV)/ready
+	rm -rf .build/wheels && mkdir -p .build/wheels
+	cd bindings-python && ../$(VENV)/bin/maturin build --release --locked --interpreter ../$(VENV)/bin/python --out ../.build/wheels
+	touch $@
+
+# `make python-3.13`: a virtual environment of that version with the wheel and what its tests need.
+python-%: .venv-%/installed
+	@:
+
+.PRECIOUS: .venv-%/ready .venv-%/installed
+.venv-%/installed: .venv-%/ready $(WHEEL)
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .build/wheels/*.whl
+	touch $@
+
+.venv-%/ready: bindings-python/tests/requirements.txt
+	tests/python/venv $* .venv-$*
+	.venv-$*/bin/pip install --quiet --disable-pip-version-check -r bindings-python/tests/requirements.txt
+	touch $@
 
 $(VENV)/ready: tests/python/requirements.txt
 	$(PYTHON) -m venv $(VENV) || (apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv --clear $(VENV))

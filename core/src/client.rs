@@ -5,6 +5,7 @@ mod life;
 
 pub use self::builder::ClientBuilder;
 use self::life::Inner;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -189,6 +190,18 @@ impl Client {
         let mut states = self.0.0.state.subscribe();
         let reached = states.wait_for(|now| *now == state || *now == State::Closed).await;
         reached.map_or(State::Closed, |state| *state)
+    }
+
+    /// Resolves when the client is over. The future holds no handle: it keeps nothing alive.
+    ///
+    /// # Cancellation
+    /// Nothing is lost.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut states = self.0.0.state.subscribe();
+        async move {
+            // A client that is gone is over as well.
+            let _ = states.wait_for(|state| *state == State::Closed).await;
+        }
     }
 
     /// The connection of the moment, if there is one.

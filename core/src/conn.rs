@@ -7,16 +7,18 @@ mod ack;
 mod identity;
 mod push;
 mod shared;
+mod wakes;
 
 pub use self::ack::EmitWithAck;
 pub(crate) use self::ack::GiveUp;
 pub use self::identity::{ConnId, Data};
 pub(crate) use self::push::{check_close, check_name, panic_message, panicked, too_large};
 pub(crate) use self::shared::{By, Phase, Shared};
+pub use self::wakes::{Held, Wakes};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -49,6 +51,8 @@ pub(crate) struct Inner {
     pub(crate) starved: AtomicBool,
     /// It stands in the hub's line for a handler of another connection to end.
     pub(crate) blocked: AtomicBool,
+    /// A number of the dispatcher's own.
+    pub(crate) slot: AtomicU64,
     /// Those who wait for closing to begin have been told.
     told_closing: AtomicBool,
     closed: OnceLock<CancellationToken>,
@@ -98,6 +102,7 @@ impl Conn {
             open: AtomicBool::new(true),
             starved: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
+            slot: AtomicU64::new(0),
             told_closing: AtomicBool::new(false),
             closed: OnceLock::new(),
             last_rooms: OnceLock::new(),

@@ -138,6 +138,11 @@ impl Error {
         self.0.kind.code()
     }
 
+    /// The error that caused this one, to be looked at or downcast; its sentence stands in ours already.
+    pub fn cause(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
+        self.0.source.as_deref()
+    }
+
     /// With [`ErrorKind::ConnectionClosed`]: the close code, where it is known.
     pub fn close_code(&self) -> Option<u16> {
         self.0.close.as_ref().map(|close| close.0)

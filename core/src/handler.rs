@@ -17,7 +17,9 @@ use compact_str::CompactString;
 use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::conn::{Conn, panic_message};
+use crate::client::Client;
+pub use crate::conn::{Held, Wakes};
+use crate::conn::{Conn, GiveUp, panic_message};
 use crate::disconnect::Disconnect;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::Incoming;
@@ -273,6 +275,11 @@ impl Drop for Reply {
     }
 }
 
+/// Whether bytes are valid UTF-8, and travel in a text message: for the `text` that the functions below ask for.
+pub fn is_text(bytes: &[u8]) -> bool {
+    simdutf8::basic::from_utf8(bytes).is_ok()
+}
+
 /// Who is told the outcome of a call that waits: a future of this crate, or a function of a foreign dispatcher that puts it into
 /// its own batches. The function is called without a lock, on any thread, once; a panic of it is caught and logged.
 pub struct Waiter<T>(Who<T>);
@@ -313,11 +320,48 @@ impl<T> std::fmt::Debug for Waiter<T> {
     }
 }
 
+/// An acknowledgment that a foreign dispatcher awaits from a [`Client`], queued or sent: dropping this gives it up, if its outcome is
+/// still to come.
+#[must_use = "dropping it gives the acknowledgment up"]
+pub struct Awaited(#[expect(dead_code, reason = "it is there to be dropped")] GiveUp);
+
+impl std::fmt::Debug for Awaited {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Awaited")
+    }
+}
+
+impl Client {
+    /// As [`Conn::emit_with_ack_to`], on the connection of the moment or through the queue for the time away.
+    ///
+    /// # Errors
+    /// As [`Client::emit`], and `too_many_acks`; the waiter is dropped then.
+    pub fn emit_with_ack_to(
+        &self,
+        name: &str,
+        payload: Payload,
+        timeout: Option<Duration>,
+        waiter: Waiter<Payload>,
+    ) -> Result<Awaited, Error> {
+        self.push_acked(name, payload, timeout, waiter).map(Awaited)
+    }
+}
+
 /// An acknowledgment that a foreign dispatcher awaits; give it to [`Conn::cancel_ack`] when the caller gives up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AckId(pub(crate) u64);
 
 impl Conn {
+    /// A number that a foreign dispatcher keeps with the connection, 0 at first: where its own object for it is.
+    pub fn slot(&self) -> u64 {
+        self.inner().slot.load(Ordering::Relaxed)
+    }
+
+    /// Sets that number. Nothing but the dispatcher reads it.
+    pub fn set_slot(&self, slot: u64) {
+        self.inner().slot.store(slot, Ordering::Relaxed);
+    }
+
     /// Emits an event whose reply goes to `waiter`: for dispatchers that carry outcomes in batches of their own. Exactly one outcome
     /// comes, unless the call itself returns an error or the acknowledgment is cancelled.
     ///

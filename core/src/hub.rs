@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::conn::{Conn, Inner};
+use crate::conn::{Conn, Inner, Wakes};
 use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::handler::Handler;
@@ -291,11 +291,19 @@ impl Hub {
     /// Appends an encoded message to every selected outbox; answers how many took it.
     pub(crate) fn broadcast(&self, selection: &Selection, encoded: &Encoded) -> usize {
         let mut reached = 0;
+        // Outside the runtime each wake-up would be a system call: one for all, then.
+        let foreign = Handle::try_current().is_err() && !Wakes::are_held();
+        let wakes = foreign.then(Wakes::default);
+        let held = wakes.as_ref().map(Wakes::hold);
         self.rooms.each(selection, |conn| {
             if conn.push_encoded(encoded) {
                 reached += 1;
             }
         });
+        drop(held);
+        if let (Some(wakes), Ok(runtime)) = (wakes, self.runtime()) {
+            wakes.release_on(runtime);
+        }
         reached
     }
 

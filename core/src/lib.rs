@@ -136,7 +136,7 @@ pub use {
     payload::{FromEvent, IntoPayload, IntoReply, Payload},
     request::Request,
     router::{Later, Next, Now, Outcome, UpgradeOutcome, blocking, spawned},
-    server::{Bound, Server, ServerBuilder},
+    server::{Admitted, Bound, Server, ServerBuilder},
     stats::Stats,
     upgrade::{Accept, IntoUpgrade, Reject},
 };

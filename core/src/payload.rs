@@ -43,6 +43,16 @@ impl Payload {
         }
     }
 
+    /// Bytes that are known to be valid UTF-8, or not: for bindings that have looked already.
+    pub fn checked(bytes: Bytes, text: bool) -> Self {
+        Self { bytes, text }
+    }
+
+    /// Whether the bytes are valid UTF-8.
+    pub fn is_text(&self) -> bool {
+        self.text
+    }
+
     /// The bytes.
     pub fn as_bytes(&self) -> &Bytes {
         &self.bytes

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Uri};
+use http::{Extensions, Method, request};
 
 /// The prefix of the subprotocol that carries a browser's token.
 pub(crate) const TOKEN_PROTOCOL: &str = "etp.auth.";
@@ -24,16 +24,14 @@ struct Inner {
     headers: Box<[u8]>,
     peer: Option<SocketAddr>,
     client: Option<IpAddr>,
+    extensions: Extensions,
 }
 
 impl Request {
-    pub(crate) fn new(
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
-        peer: Option<SocketAddr>,
-        trusted: &[ipnet::IpNet],
-    ) -> Self {
+    pub(crate) fn new(parts: &request::Parts, peer: Option<SocketAddr>, trusted: &[ipnet::IpNet], extensions: Extensions) -> Self {
+        let request::Parts {
+            method, uri, headers, ..
+        } = parts;
         let len: usize = headers
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len() + 4)
@@ -51,6 +49,7 @@ impl Request {
             headers: bytes.into(),
             peer,
             client: forwarded_for(headers, peer, trusted),
+            extensions,
         }))
     }
 
@@ -62,6 +61,7 @@ impl Request {
             headers: Box::default(),
             peer: None,
             client: None,
+            extensions: Extensions::new(),
         }))
     }
 
@@ -117,6 +117,12 @@ impl Request {
             let colon = line.iter().position(|byte| *byte == b':')?;
             Some((&line[..colon], line.get(colon + 2..).unwrap_or_default()))
         })
+    }
+
+    /// What the application's own middleware left with the request, where it did not come to our own listener: axum's and tower's layers
+    /// keep the user they have authenticated there.
+    pub fn extensions(&self) -> &Extensions {
+        &self.0.extensions
     }
 
     /// The address that the connection came from; `None` over a Unix socket or in memory.

@@ -1,9 +1,11 @@
 //! The server: its options, the ways in, and its end.
 
+mod admit;
 mod builder;
 mod listen;
 mod mount;
 
+pub use self::admit::Admitted;
 use self::builder::Options;
 pub use self::builder::ServerBuilder;
 pub use self::listen::Bound;
@@ -26,7 +28,6 @@ use crate::broadcast::{Broadcast, IntoRooms};
 use crate::conn::{Conn, ConnId};
 use crate::error::{Error, ErrorKind};
 use crate::hub::Hub;
-use crate::limits::Limits;
 use crate::net::accept::{Door, Granted, negotiate};
 use crate::net::link::Link;
 use crate::net::stream::Stream;
@@ -192,6 +193,14 @@ impl Server {
         })
     }
 
+    /// Serves on a listening Unix socket of one's own. Its file is left where it is.
+    pub fn bind_unix_listener(&self, listener: UnixListener) -> Bound {
+        Bound {
+            server: self.clone(),
+            listener: Listener::Unix(listener, SocketFile::foreign()),
+        }
+    }
+
     /// Takes over a stream whose HTTP request somebody else has read: decides about the handshake, writes the answer, and serves
     /// the connection on the server's runtime. `leftover` is what was read behind the request's head.
     ///
@@ -258,30 +267,6 @@ impl Server {
         let transport = Stream::new(io, Role::Server, &self.inner.hub.limits, leftover);
         let (conn, permit) = granted.connect(&self.inner);
         self.spawn_link(Link::new(conn, transport, Some(permit)));
-    }
-
-    /// Makes a connection over a message transport, for a request that another server has answered already. The origin rule and
-    /// `on_upgrade` decide first.
-    pub(crate) async fn serve_messages<B, T: Transport>(
-        &self,
-        request: HttpRequest<B>,
-        transport: impl FnOnce(&Limits) -> T,
-    ) -> Result<Conn, Error> {
-        self.inner.hub.runtime()?;
-        let (parts, _) = request.into_parts();
-        let door = Door {
-            peer: self.peer_of(&parts.extensions),
-            ..Door::FOREIGN
-        };
-        match crate::net::accept::admit(&self.inner, &parts, door).await {
-            Ok(granted) => {
-                let transport = transport(&self.inner.hub.limits);
-                let (conn, permit) = granted.connect(&self.inner);
-                self.spawn_link(Link::new(conn.clone(), transport, Some(permit)));
-                Ok(conn)
-            }
-            Err(refusal) => Err(refusal.into_error(&self.inner)),
-        }
     }
 
     fn spawn_link<T: Transport>(&self, link: Link<T>) {

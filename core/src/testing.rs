@@ -14,7 +14,7 @@
 //! # }
 //! ```
 
-pub use crate::net::pipe::{Message, Pipe, pipe};
+pub use crate::net::pipe::{Message, Pipe, PipeReceiver, PipeSender, pipe};
 
 use crate::client::{Client, ClientBuilder};
 use crate::conn::Conn;

@@ -81,7 +81,7 @@ impl Shared {
         if !self.awake {
             self.awake = true;
             if let Some(waker) = &self.waker {
-                waker.wake_by_ref();
+                super::wakes::wake(waker);
             }
         }
     }

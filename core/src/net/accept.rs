@@ -15,7 +15,7 @@ use http::header::{
     ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use http::{Method, Response, StatusCode, Version, request};
+use http::{Extensions, Method, Response, StatusCode, Version, request};
 use http_body_util::Full;
 use sha1::{Digest, Sha1};
 use tokio::sync::oneshot;
@@ -120,8 +120,13 @@ impl Refusal {
 
     /// The HTTP answer; what the log should know goes to `on_error`.
     pub(crate) fn answer(self, server: &Inner) -> Response<Full<Bytes>> {
+        self.into_response(server).map(|body| Full::new(Bytes::from(body)))
+    }
+
+    /// As [`answer`](Self::answer), for hosts that write it themselves.
+    pub(crate) fn into_response(self, server: &Inner) -> Response<String> {
         server.handshake_failed(self.error);
-        let mut response = Response::new(Full::new(Bytes::from(self.body + "\n")));
+        let mut response = Response::new(self.body + "\n");
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
         response
@@ -190,13 +195,13 @@ pub(crate) async fn admit(server: &Arc<Inner>, parts: &request::Parts, door: Doo
     }
     let permit =
         Permit::take(server).ok_or_else(|| unavailable("as many connections are open as max_connections allows"))?;
-    let request = Request::new(
-        &parts.method,
-        &parts.uri,
-        &parts.headers,
-        door.peer,
-        &server.options.trusted_proxies,
-    );
+    let mut extensions = Extensions::new();
+    if !door.own {
+        extensions.clone_from(&parts.extensions);
+        // It is the transport's, and would keep it.
+        extensions.remove::<hyper::upgrade::OnUpgrade>();
+    }
+    let request = Request::new(parts, door.peer, &server.options.trusted_proxies, extensions);
     let mut accept = ask(server, &request).await?;
     let mut headers = std::mem::take(&mut accept.headers);
     headers.remove(SEC_WEBSOCKET_EXTENSIONS);

@@ -149,8 +149,9 @@ impl Dial<'_> {
     pub(crate) async fn dial(self) -> Result<Dialled, Failed> {
         let io = self.open().await?;
         let key = STANDARD.encode(rand::random::<[u8; 16]>());
-        let request = self.request(&key)?;
-        let sent = Request::new(request.method(), request.uri(), request.headers(), None, &[]);
+        let (parts, body) = self.request(&key)?.into_parts();
+        let sent = Request::new(&parts, None, &[], http::Extensions::new());
+        let request = http::Request::from_parts(parts, body);
         let handshake = |error: hyper::Error| {
             let plain = matches!(self.target, Target::Net { tls: false, .. });
             let hint = if error.is_parse() && plain {

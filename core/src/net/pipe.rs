@@ -112,28 +112,37 @@ impl Half {
         }
     }
 
-    fn poll_pop(&self, cx: &Context<'_>) -> Poll<Option<Message>> {
+    fn pop(&self) -> Option<Message> {
         let mut queue = self.lock();
-        match queue.messages.pop_front() {
-            Some(message) => {
-                queue.bytes -= message.len();
-                let writer = if queue.bytes < CAPACITY {
-                    queue.writer.take()
-                } else {
-                    None
-                };
-                drop(queue);
-                if let Some(waker) = writer {
-                    waker.wake();
-                }
-                Poll::Ready(Some(message))
-            }
-            None if queue.ended => Poll::Ready(None),
-            None => {
-                queue.reader = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        let message = queue.messages.pop_front()?;
+        queue.bytes -= message.len();
+        let writer = if queue.bytes < CAPACITY {
+            queue.writer.take()
+        } else {
+            None
+        };
+        drop(queue);
+        if let Some(waker) = writer {
+            waker.wake();
         }
+        Some(message)
+    }
+
+    fn poll_pop(&self, cx: &Context<'_>) -> Poll<Option<Message>> {
+        if let Some(message) = self.pop() {
+            return Poll::Ready(Some(message));
+        }
+        let mut queue = self.lock();
+        // One may have come since.
+        if !queue.messages.is_empty() {
+            drop(queue);
+            return Poll::Ready(self.pop());
+        }
+        if queue.ended {
+            return Poll::Ready(None);
+        }
+        queue.reader = Some(cx.waker().clone());
+        Poll::Pending
     }
 }
 
@@ -160,10 +169,97 @@ impl Pipe {
     }
 }
 
+impl Pipe {
+    /// The two directions, for those who read and write in different places.
+    pub fn split(self) -> (PipeSender, PipeReceiver) {
+        let mut this = self;
+        // They end their own directions from now on; what is dropped here are two that nobody knows.
+        let outgoing = std::mem::take(&mut this.outgoing);
+        let incoming = std::mem::take(&mut this.incoming);
+        (PipeSender(outgoing), PipeReceiver(incoming))
+    }
+}
+
 impl Drop for Pipe {
     fn drop(&mut self) {
         self.incoming.end();
         self.outgoing.end();
+    }
+}
+
+/// The direction to the other end. Dropping it ends that direction.
+#[derive(Debug)]
+pub struct PipeSender(Arc<Half>);
+
+impl PipeSender {
+    /// Sends a message even if the direction is full: for those who await [`ready`](Self::ready) before the next.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if the other end has gone.
+    pub fn send(&self, message: Message) -> io::Result<()> {
+        if self.0.lock().ended {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.0.push(message);
+        Ok(())
+    }
+
+    /// Whether a message may be sent without waiting.
+    pub fn is_ready(&self) -> bool {
+        let queue = self.0.lock();
+        queue.ended || queue.bytes < CAPACITY
+    }
+
+    /// Waits until there is room. One caller at a time.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if the other end has gone.
+    ///
+    /// # Cancellation
+    /// Nothing is lost.
+    pub async fn ready(&self) -> io::Result<()> {
+        poll_fn(|cx| self.0.poll_room(cx)).await
+    }
+
+    /// Ends the direction, as dropping this does.
+    pub fn end(&self) {
+        self.0.end();
+    }
+}
+
+impl Drop for PipeSender {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// The direction from the other end. Dropping it ends that direction.
+#[derive(Debug)]
+pub struct PipeReceiver(Arc<Half>);
+
+impl PipeReceiver {
+    /// The messages that have come, one at least; `None` when the other end has gone. One caller at a time.
+    ///
+    /// # Cancellation
+    /// Nothing is lost.
+    pub async fn recv(&self) -> Option<Vec<Message>> {
+        let first = poll_fn(|cx| self.0.poll_pop(cx)).await?;
+        let mut messages = vec![first];
+        while let Some(message) = self.0.pop() {
+            messages.push(message);
+        }
+        Some(messages)
+    }
+
+    /// Ends the direction, as dropping this does.
+    pub fn end(&self) {
+        self.0.end();
+    }
+}
+
+impl Drop for PipeReceiver {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

@@ -61,6 +61,14 @@ impl SocketFile {
         }
     }
 
+    /// The file of a listener that somebody else made.
+    pub(super) fn foreign() -> Self {
+        Self {
+            path: PathBuf::new(),
+            id: None,
+        }
+    }
+
     fn id(path: &Path) -> Option<(u64, u64)> {
         let file = std::fs::symlink_metadata(path).ok()?;
         Some((file.dev(), file.ino()))
@@ -118,6 +126,11 @@ impl Bound {
                 #[cfg(not(feature = "tls"))]
                 let scheme = "ws";
                 format!("{scheme}://{}{}", SocketAddr::new(ip, addr.port()), options.path)
+            }
+            Listener::Unix(listener, file) if file.id.is_none() => {
+                let addr = listener.local_addr().ok();
+                let path = addr.as_ref().and_then(|addr| addr.as_pathname());
+                format!("unix:{}", path.unwrap_or(&file.path).display())
             }
             Listener::Unix(_, file) => format!("unix:{}", file.path.display()),
         }

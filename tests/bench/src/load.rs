@@ -3,6 +3,7 @@
 
 mod connects;
 mod joins;
+mod pings;
 mod requests;
 mod shouts;
 
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 
 pub(crate) use connects::Connects;
 pub(crate) use joins::Joins;
+pub(crate) use pings::Pings;
 pub(crate) use requests::Requests;
 pub(crate) use shouts::{ROOM, Shouts};
 
@@ -26,6 +28,9 @@ const ANSWERED: u64 = 15_000_000_000;
 pub(crate) trait Measured: Load {
     /// Sends the first requests.
     fn start(&mut self, out: &mut Outgoing, clock: &Clock);
+
+    /// Sends what is due by the clock.
+    fn tick(&mut self, _out: &mut Outgoing, _clock: &Clock) {}
 
     /// From here on nothing new is begun.
     fn stop(&mut self);
@@ -53,7 +58,7 @@ pub(crate) trait Measured: Load {
 
 /// What is counted between the marks.
 pub(crate) struct Counts {
-    /// What the server's work is divided by: replies, deliveries, connections.
+    /// What the server's work is divided by: replies, deliveries, pongs, connections.
     pub(crate) done: u64,
     pub(crate) latencies: Histogram,
 }
@@ -176,6 +181,8 @@ pub(crate) fn measure<L: Measured>(pool: &mut Pool, load: &mut L, server: &Serve
 fn run(pool: &mut Pool, load: &mut impl Measured, until: u64) -> Result<()> {
     loop {
         let now = pool.turn(load)?;
+        let (out, clock) = pool.outgoing();
+        load.tick(out, clock);
         while pool.len() < load.wants() {
             pool.dial()?;
         }

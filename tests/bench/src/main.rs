@@ -1,14 +1,16 @@
-//! Measures ETP servers against each other: CPU time, latency and memory of the same traffic, in interleaved rounds.
+//! Measures ETP servers against each other and against those of other libraries: CPU time, latency and memory of the same traffic, in interleaved rounds.
 //! `tests/bench/README.md` says what is measured and how to read it.
 
 mod ceiling;
 mod cpu;
+mod dialect;
 mod load;
 mod options;
 mod pool;
 mod report;
 mod scenarios;
 mod server;
+mod sets;
 mod stats;
 mod wire;
 
@@ -70,7 +72,7 @@ fn run() -> Result<()> {
 /// hits all alike; who comes first changes from round to round.
 fn measure_all(options: &Options, report: &mut Report) -> Result<()> {
     for round in 0..options.rounds {
-        for scenario in scenarios::ALL.iter().filter(|scenario| options.wants(scenario)) {
+        for sets::Row { scenario, .. } in options.rows() {
             let mut servers: Vec<&str> = options.servers.iter().map(String::as_str).collect();
             if options.ceiling && scenario.has_ceiling() {
                 servers.push(CEILING);
@@ -84,7 +86,7 @@ fn measure_all(options: &Options, report: &mut Report) -> Result<()> {
                     .with_context(|| format!("round {}, scenario `{}`, server `{name}`", round + 1, scenario.name))?;
                 let figure = report::figure(scenario.figure, outcome.figure);
                 eprintln!(
-                    "round {}/{}  {:12} {name:8} {figure}",
+                    "round {}/{}  {:12} {name:10} {figure}",
                     round + 1,
                     options.rounds,
                     scenario.name

@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::dialect::Dialect;
 use crate::wire;
 
 /// Handshakes under way at a time while many connections are dialled: fewer than any listener's backlog.
@@ -19,11 +20,16 @@ const STALLED: u64 = 10_000_000_000;
 
 /// What is done with connections, and what is counted. Times are nanoseconds of the pool's clock.
 pub(crate) trait Load {
-    /// A connection's handshake is done.
+    /// A connection's handshake is done, and its dialect's opening.
     fn opened(&mut self, _conn: usize, _out: &mut Outgoing) {}
 
     /// A message has come.
     fn message(&mut self, conn: usize, message: &[u8], now: u64) -> Result<()>;
+
+    /// The answer to a ping has come.
+    fn pong(&mut self, _conn: usize, payload: &[u8], _now: u64) -> Result<()> {
+        bail!("a pong that nobody asked for: {}", wire::shown(payload))
+    }
 
     /// All messages that came at once have been told.
     fn batch_ended(&mut self, _conn: usize, _out: &mut Outgoing, _clock: &Clock) {}
@@ -87,9 +93,19 @@ impl Outgoing {
     }
 }
 
+/// How far a connection is.
+#[derive(PartialEq)]
+enum Stage {
+    /// The handshake is under way.
+    Upgrading,
+    /// The opening of its dialect is.
+    Opening,
+    Open,
+}
+
 struct Conn {
     stream: TcpStream,
-    open: bool,
+    stage: Stage,
     close_code: Option<u16>,
     dialled: u64,
     /// The unfinished frame or handshake answer at the end of what was read.
@@ -98,6 +114,7 @@ struct Conn {
 
 pub(crate) struct Pool {
     target: SocketAddr,
+    dialect: Dialect,
     request: String,
     epoll: Epoll,
     events: Vec<EpollEvent>,
@@ -115,10 +132,11 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Connections to `target`, each opened with the HTTP request `request`.
-    pub(crate) fn new(target: SocketAddr, request: String) -> Result<Self> {
+    /// Connections to `target`, which speaks `dialect`; each is opened with the HTTP request `request`.
+    pub(crate) fn new(target: SocketAddr, dialect: Dialect, request: String) -> Result<Self> {
         Ok(Self {
             target,
+            dialect,
             request,
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).context("epoll_create")?,
             events: vec![EpollEvent::empty(); 1_024],
@@ -190,7 +208,7 @@ impl Pool {
             .context("epoll_ctl")?;
         self.conns[conn] = Some(Conn {
             stream,
-            open: false,
+            stage: Stage::Upgrading,
             close_code: None,
             dialled,
             rest: Vec::new(),
@@ -280,8 +298,8 @@ impl Pool {
             };
             let now = self.clock.now();
             if got == 0 {
-                let (code, dialled, open) = (held.close_code, held.dialled, held.open);
-                ensure!(open, "the connection was cut during its handshake");
+                let (code, dialled) = (held.close_code, held.dialled);
+                ensure!(held.stage == Stage::Open, "the connection was cut during its handshake");
                 self.conns[conn] = None;
                 self.out.queues[conn].clear();
                 self.free.push(conn);
@@ -289,25 +307,40 @@ impl Pool {
             }
             let bytes = &self.scratch[..kept + got];
             let mut at = 0;
-            if !held.open {
+            if held.stage == Stage::Upgrading {
                 let Some(length) = wire::head_length(bytes) else {
                     held.rest.extend_from_slice(bytes);
                     continue;
                 };
                 wire::check_answer(&bytes[..length])?;
-                held.open = true;
-                self.opening -= 1;
                 at = length;
-                load.opened(conn, &mut self.out);
+                held.stage = Stage::Opening;
+                if self.dialect.opens_at_once() {
+                    held.stage = Stage::Open;
+                    self.opening -= 1;
+                    load.opened(conn, &mut self.out);
+                }
             }
             let mut messages = false;
             while let Some(frame) = wire::frame(&bytes[at..])? {
                 let payload = &bytes[at + frame.start..at + frame.end];
                 match frame.opcode {
-                    wire::TEXT | wire::BINARY => {
-                        messages = true;
-                        load.message(conn, payload, now)?;
-                    }
+                    wire::TEXT | wire::BINARY if held.stage == Stage::Opening => match self.dialect.opening(payload)? {
+                        Some(answer) => wire::write_client_frame(wire::TEXT, answer, self.out.queue(conn)),
+                        None => {
+                            held.stage = Stage::Open;
+                            self.opening -= 1;
+                            load.opened(conn, &mut self.out);
+                        }
+                    },
+                    wire::TEXT | wire::BINARY => match self.dialect.keepalive(payload) {
+                        Some(answer) => wire::write_client_frame(wire::TEXT, answer, self.out.queue(conn)),
+                        None => {
+                            messages = true;
+                            load.message(conn, payload, now)?;
+                        }
+                    },
+                    wire::PONG => load.pong(conn, payload, now)?,
                     wire::PING => wire::write_client_frame(wire::PONG, payload, self.out.queue(conn)),
                     wire::CLOSE => {
                         held.close_code = Some(match payload {

@@ -6,13 +6,15 @@ use serde_json::{Value, json};
 
 use crate::load::Sample;
 use crate::options::Options;
-use crate::scenarios::{self, Bound, Figure, Outcome, Scenario};
+use crate::scenarios::{self, Figure, Outcome, Scenario};
 use crate::server::CEILING;
+use crate::sets::{Bounds, Row, Set};
 use crate::stats::Spread;
 
 pub(crate) struct Report {
     machine: String,
     settings: String,
+    set: &'static Set,
     /// In the order of the command line, the ceiling last.
     servers: Vec<String>,
     entries: Vec<Entry>,
@@ -32,7 +34,8 @@ impl Report {
             servers.push(CEILING.to_owned());
         }
         let settings = format!(
-            "{} rounds of {} s, server on core {}, generator on core {}, which {} while it waits",
+            "Set {}, {} rounds of {} s, server on core {}, generator on core {}, which {} while it waits",
+            options.set.name,
             options.rounds,
             options.seconds,
             options.cores.server,
@@ -42,6 +45,7 @@ impl Report {
         Self {
             machine,
             settings,
+            set: options.set,
             servers,
             entries: Vec::new(),
         }
@@ -63,13 +67,17 @@ impl Report {
     pub(crate) fn to_json(&self) -> Value {
         let scenarios: Vec<Value> = self
             .measured()
-            .map(|scenario| {
-                let judged = self.judged(scenario);
-                json!({
-                    "name": scenario.name, "goal": scenario.goal.value, "at_least": scenario.floor.value,
-                    "median": judged.map(|spread| spread.median), "min": judged.map(|spread| spread.min),
-                    "max": judged.map(|spread| spread.max), "verdict": judged.map(|spread| verdict(scenario, spread)),
-                })
+            .map(|row| {
+                let wanted = std::iter::once(None).chain(self.others().map(Some));
+                let judged = wanted.filter_map(|than| {
+                    let (bounds, spread) = (row.wanted(than)?, self.compared(row.scenario.name, than)?);
+                    Some(json!({
+                        "than": than, "goal": bounds.goal.value, "at_least": bounds.floor.value,
+                        "median": spread.median, "min": spread.min, "max": spread.max,
+                        "verdict": verdict(bounds, spread),
+                    }))
+                });
+                json!({ "name": row.scenario.name, "judged": judged.collect::<Vec<_>>() })
             })
             .collect();
         let rounds: Vec<Value> = self
@@ -82,13 +90,17 @@ impl Report {
                 })
             })
             .collect();
-        json!({ "machine": self.machine, "settings": self.settings, "scenarios": scenarios, "rounds": rounds })
+        json!({
+            "machine": self.machine, "settings": self.settings, "first": self.first(), "scenarios": scenarios,
+            "rounds": rounds,
+        })
     }
 
-    fn measured(&self) -> impl Iterator<Item = &'static Scenario> {
-        scenarios::ALL
+    fn measured(&self) -> impl Iterator<Item = &'static Row> {
+        self.set
+            .rows
             .iter()
-            .filter(|scenario| self.entries.iter().any(|entry| entry.scenario == scenario.name))
+            .filter(|row| self.entries.iter().any(|entry| entry.scenario == row.scenario.name))
     }
 
     fn outcomes(&self, scenario: &str, server: &str) -> impl Iterator<Item = &Entry> {
@@ -97,78 +109,83 @@ impl Report {
             .filter(move |entry| entry.scenario == scenario && entry.server == server)
     }
 
-    /// The figure of the first server, or its share of the second's in the same round: what goal and floor are about.
-    fn judged(&self, scenario: &Scenario) -> Option<Spread> {
-        let first = self.servers.first()?;
-        if first == CEILING {
-            return None;
-        }
-        if matches!(scenario.figure, Figure::Bytes | Figure::Growth) {
-            return Spread::of(self.outcomes(scenario.name, first).map(|entry| entry.outcome.figure));
-        }
-        let second = self.servers.get(1).filter(|second| *second != CEILING)?;
-        Spread::of(self.outcomes(scenario.name, first).filter_map(|entry| {
-            let other = self
-                .outcomes(scenario.name, second)
-                .find(|other| other.round == entry.round)?;
+    /// The server that goals are about.
+    fn first(&self) -> Option<&str> {
+        self.servers
+            .first()
+            .map(String::as_str)
+            .filter(|first| *first != CEILING)
+    }
+
+    /// Those that it is compared with.
+    fn others(&self) -> impl Iterator<Item = &str> {
+        let others = self.servers.iter().skip(1).map(String::as_str);
+        others.filter(|server| *server != CEILING)
+    }
+
+    /// The first server's figure as a share of another's in the same round, or by itself.
+    fn compared(&self, scenario: &str, than: Option<&str>) -> Option<Spread> {
+        let figures = self.outcomes(scenario, self.first()?);
+        let Some(than) = than else {
+            return Spread::of(figures.map(|entry| entry.outcome.figure));
+        };
+        Spread::of(figures.filter_map(|entry| {
+            let mut others = self.outcomes(scenario, than);
+            let other = others.find(|other| other.round == entry.round)?;
             Some(entry.outcome.figure / other.outcome.figure)
         }))
     }
 
     fn goals(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let compared = match self.servers.as_slice() {
-            [first, second, ..] if first != CEILING && second != CEILING => {
-                format!("{first} / {second}")
-            }
-            [first, ..] if first != CEILING => first.clone(),
-            _ => "compared".to_owned(),
-        };
-        write!(out, "| scenario | figure |")?;
-        self.servers.iter().try_for_each(|server| write!(out, " {server} |"))?;
-        writeln!(out, " {compared} | goal | at least | |")?;
         writeln!(
             out,
-            "|---|---|{}---:|---:|---:|---|",
-            "---:|".repeat(self.servers.len())
+            "| scenario | figure | server | measured | {} / it | goal | at least | |\n|---|---|---|---:|---:|---:|---:|---|",
+            self.first().unwrap_or("first")
         )?;
-        for scenario in self.measured() {
-            write!(out, "| `{}` | {} |", scenario.name, unit(scenario.figure))?;
+        for row in self.measured() {
             for server in &self.servers {
-                let spread = Spread::of(self.outcomes(scenario.name, server).map(|entry| entry.outcome.figure));
-                match spread {
-                    Some(spread) => write!(out, " {} |", ranged(spread, |value| plain(scenario.figure, value)))?,
-                    None => write!(out, " |")?,
-                }
-            }
-            let absolute = matches!(scenario.figure, Figure::Bytes | Figure::Growth);
-            match self.judged(scenario) {
-                Some(spread) => {
-                    let shown = |value| {
-                        if absolute {
-                            plain(scenario.figure, value)
-                        } else {
-                            share(value, scenario.goal)
-                        }
-                    };
-                    write!(
-                        out,
-                        " **{}** ({} to {}) |",
-                        shown(spread.median),
-                        shown(spread.min),
-                        shown(spread.max)
-                    )?;
-                    writeln!(
-                        out,
-                        " {} | {} | {} |",
-                        scenario.goal.text,
-                        scenario.floor.text,
-                        verdict(scenario, spread)
-                    )?;
-                }
-                None => writeln!(out, " | {} | {} | |", scenario.goal.text, scenario.floor.text)?,
+                self.goal(out, row, server)?;
             }
         }
         Ok(())
+    }
+
+    /// One line: what a server's figure was, what share of it the first server's is, and what is wanted of that.
+    fn goal(&self, out: &mut fmt::Formatter<'_>, row: &Row, server: &str) -> fmt::Result {
+        let Scenario { name, figure, .. } = row.scenario;
+        let Some(own) = Spread::of(self.outcomes(name, server).map(|entry| entry.outcome.figure)) else {
+            return Ok(());
+        };
+        let than = (self.first() != Some(server)).then_some(server);
+        let bounds = row.wanted(than);
+        let share = self
+            .compared(name, than)
+            .filter(|_| than.is_some() && server != CEILING && figure.is_compared());
+        write!(out, "| `{name}` | {} | {server} |", unit(figure))?;
+        write!(out, " {} |", ranged(own, |value| plain(figure, value)))?;
+        match share {
+            Some(spread) => {
+                let shown = |value| share_of(value, bounds);
+                write!(
+                    out,
+                    " **{}** ({} to {}) |",
+                    shown(spread.median),
+                    shown(spread.min),
+                    shown(spread.max)
+                )?;
+            }
+            None => write!(out, " |")?,
+        }
+        match bounds {
+            Some(bounds) => writeln!(
+                out,
+                " {} | {} | {} |",
+                bounds.goal.text,
+                bounds.floor.text,
+                verdict(bounds, share.unwrap_or(own))
+            ),
+            None => writeln!(out, " | | |"),
+        }
     }
 
     fn details(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -178,7 +195,7 @@ impl Report {
              generator busy | generator CPU µs each | RSS MiB |\n|---|---|{}",
             "---:|".repeat(9)
         )?;
-        for scenario in self.measured() {
+        for Row { scenario, .. } in self.measured() {
             let mut labels: Vec<&str> = Vec::new();
             for (label, _) in self.samples(scenario.name).map(|(_, sample)| sample) {
                 if !labels.contains(&label.as_str()) {
@@ -265,10 +282,10 @@ impl fmt::Display for Report {
     }
 }
 
-fn verdict(scenario: &Scenario, spread: Spread) -> &'static str {
-    if spread.median <= scenario.goal.value {
+fn verdict(bounds: Bounds, spread: Spread) -> &'static str {
+    if spread.median <= bounds.goal.value {
         "goal met"
-    } else if spread.median <= scenario.floor.value {
+    } else if spread.median <= bounds.floor.value {
         "above the floor"
     } else {
         "**missed**"
@@ -284,6 +301,7 @@ fn unit(kind: Figure) -> String {
     match kind {
         Figure::Cpu(each) => format!("µs of CPU a {each}"),
         Figure::Latency => "µs, median latency".to_owned(),
+        Figure::Tail => "ms, p99 of a pong".to_owned(),
         Figure::Bytes => "KiB a connection".to_owned(),
         Figure::Growth => "times the CPU a reply".to_owned(),
     }
@@ -292,14 +310,16 @@ fn unit(kind: Figure) -> String {
 fn plain(kind: Figure, value: f64) -> String {
     match kind {
         Figure::Cpu(_) | Figure::Latency => digits(value / 1e3),
+        Figure::Tail => digits(value / 1e6),
         Figure::Bytes => digits(value / 1_024.0),
         Figure::Growth => digits(value),
     }
 }
 
-/// A share, written as the goal is.
-fn share(value: f64, as_in: Bound) -> String {
-    if as_in.text.starts_with("1/") {
+/// A share, written as its goal is, and without one as its size suggests.
+fn share_of(value: f64, bounds: Option<Bounds>) -> String {
+    let parts = bounds.map_or(value < 0.4, |bounds| bounds.goal.text.starts_with("1/"));
+    if parts && value < 1.0 {
         format!("1/{:.1}", 1.0 / value)
     } else {
         format!("{value:.2}")

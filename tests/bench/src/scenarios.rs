@@ -1,11 +1,12 @@
-//! The scenarios: what each one does, the figure that it yields, and what is wanted of it.
+//! The scenarios: what each one does, and the figure that it yields. What is wanted of it, a [set](crate::sets) says.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::load::{self, Connects, Joins, Requests, Sample, Shouts, Timing};
+use crate::dialect::Dialect;
+use crate::load::{self, Connects, Joins, Pings, Requests, Sample, Shouts, Timing};
 use crate::pool::Pool;
 use crate::server::{Memory, Server};
 use crate::wire::{self, Request};
@@ -14,29 +15,29 @@ pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
     pub(crate) figure: Figure,
-    pub(crate) goal: Bound,
-    pub(crate) floor: Bound,
     run: Run,
 }
 
 /// The number that a scenario is about. Less is better, always.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Figure {
-    /// The server's CPU time for each reply, delivery or connection, in nanoseconds; wanted as a share of the other server's.
+    /// The server's CPU time for each reply, delivery or connection, in nanoseconds; compared with another server's.
     Cpu(&'static str),
-    /// The median latency in nanoseconds; wanted as a share of the other server's.
+    /// The median latency in nanoseconds; compared with another server's.
     Latency,
-    /// Resident bytes of one idle connection; wanted absolutely.
+    /// The latency that 99 % do not exceed, in nanoseconds; by itself.
+    Tail,
+    /// Resident bytes of one idle connection; by itself.
     Bytes,
-    /// CPU time of a message with many connections over that with few; wanted absolutely.
+    /// CPU time of a message with many connections over that with few; by itself.
     Growth,
 }
 
-/// What the figure, or its share of the other server's, should not exceed.
-#[derive(Clone, Copy)]
-pub(crate) struct Bound {
-    pub(crate) text: &'static str,
-    pub(crate) value: f64,
+impl Figure {
+    /// Whether it is about a server's share of another one's figure.
+    pub(crate) fn is_compared(self) -> bool {
+        matches!(self, Self::Cpu(_) | Self::Latency)
+    }
 }
 
 enum Run {
@@ -50,137 +51,122 @@ enum Run {
     Shouts {
         depth: usize,
     },
+    /// Pings on so many connections.
+    Pings {
+        conns: usize,
+    },
     Idle,
     Connects,
     Many,
 }
 
-const fn bound(text: &'static str, value: f64) -> Bound {
-    Bound { text, value }
-}
-
-/// A share of the other server's figure.
-const fn one_in(text: &'static str, parts: f64) -> Bound {
-    Bound {
-        text,
-        value: 1.0 / parts,
-    }
-}
-
-const KIB: f64 = 1_024.0;
 const MEMBERS: usize = 1_000;
 const FEW: usize = 1_000;
-const MANY: usize = 10_000;
+const CROWD: usize = 10_000;
 const IN_TURN: usize = 100;
-const SLOW: &str = "5";
+const SLOW_MILLISECONDS: &str = "5";
 
-pub(crate) const ALL: [Scenario; 10] = [
-    Scenario {
-        name: "acked",
-        about: "acked `echo` of 32 B, 64 connections, 16 in flight on each",
-        figure: Figure::Cpu("reply"),
-        goal: one_in("1/18", 18.0),
-        floor: one_in("1/14", 14.0),
-        run: Run::Requests {
-            event: "echo",
-            payload: 32,
-            conns: 64,
-            depth: 16,
-        },
+pub(crate) const ACKED: Scenario = Scenario {
+    name: "acked",
+    about: "acked `echo` of 32 B, 64 connections, 16 in flight on each",
+    figure: Figure::Cpu("reply"),
+    run: Run::Requests {
+        event: "echo",
+        payload: 32,
+        conns: 64,
+        depth: 16,
     },
-    Scenario {
-        name: "acked-1k",
-        about: "acked `echo` of 1 KiB, 64 connections, 16 in flight on each",
-        figure: Figure::Cpu("reply"),
-        goal: one_in("1/20", 20.0),
-        floor: one_in("1/14", 14.0),
-        run: Run::Requests {
-            event: "echo",
-            payload: 1_024,
-            conns: 64,
-            depth: 16,
-        },
+};
+
+pub(crate) const ACKED_1K: Scenario = Scenario {
+    name: "acked-1k",
+    about: "acked `echo` of 1 KiB, 64 connections, 16 in flight on each",
+    figure: Figure::Cpu("reply"),
+    run: Run::Requests {
+        event: "echo",
+        payload: 1_024,
+        conns: 64,
+        depth: 16,
     },
-    Scenario {
-        name: "acked-1",
-        about: "acked `echo` of 32 B, 64 connections, 1 in flight on each",
-        figure: Figure::Cpu("reply"),
-        goal: bound("0.5", 0.5),
-        floor: bound("0.6", 0.6),
-        run: Run::Requests {
-            event: "echo",
-            payload: 32,
-            conns: 64,
-            depth: 1,
-        },
+};
+
+pub(crate) const ACKED_1: Scenario = Scenario {
+    name: "acked-1",
+    about: "acked `echo` of 32 B, 64 connections, 1 in flight on each",
+    figure: Figure::Cpu("reply"),
+    run: Run::Requests {
+        event: "echo",
+        payload: 32,
+        conns: 64,
+        depth: 1,
     },
-    Scenario {
-        name: "latency",
-        about: "acked `echo` of 32 B, 1 connection, 1 in flight",
-        figure: Figure::Latency,
-        goal: bound("0.8", 0.8),
-        floor: bound("1.0", 1.0),
-        run: Run::Requests {
-            event: "echo",
-            payload: 32,
-            conns: 1,
-            depth: 1,
-        },
+};
+
+pub(crate) const LATENCY: Scenario = Scenario {
+    name: "latency",
+    about: "acked `echo` of 32 B, 1 connection, 1 in flight",
+    figure: Figure::Latency,
+    run: Run::Requests {
+        event: "echo",
+        payload: 32,
+        conns: 1,
+        depth: 1,
     },
-    Scenario {
-        name: "slow",
-        about: "`slow` 5 ms, 64 connections, 16 in flight on each",
-        figure: Figure::Cpu("reply"),
-        goal: one_in("1/4", 4.0),
-        floor: one_in("1/3", 3.0),
-        run: Run::Requests {
-            event: "slow",
-            payload: 0,
-            conns: 64,
-            depth: 16,
-        },
+};
+
+pub(crate) const SLOW: Scenario = Scenario {
+    name: "slow",
+    about: "`slow` 5 ms, 64 connections, 16 in flight on each",
+    figure: Figure::Cpu("reply"),
+    run: Run::Requests {
+        event: "slow",
+        payload: 0,
+        conns: 64,
+        depth: 16,
     },
-    Scenario {
-        name: "broadcast-8",
-        about: "`shout` of 128 B to 1 000 members, 8 outstanding",
-        figure: Figure::Cpu("delivery"),
-        goal: one_in("1/9", 9.0),
-        floor: one_in("1/7", 7.0),
-        run: Run::Shouts { depth: 8 },
-    },
-    Scenario {
-        name: "broadcast-1",
-        about: "`shout` of 128 B to 1 000 members, 1 outstanding",
-        figure: Figure::Cpu("delivery"),
-        goal: bound("0.7", 0.7),
-        floor: bound("0.8", 0.8),
-        run: Run::Shouts { depth: 1 },
-    },
-    Scenario {
-        name: "idle",
-        about: "connections dialled with a browser's headers, each in one room: growth from 1 000 to 10 000",
-        figure: Figure::Bytes,
-        goal: bound("4.5 KiB", 4.5 * KIB),
-        floor: bound("6 KiB", 6.0 * KIB),
-        run: Run::Idle,
-    },
-    Scenario {
-        name: "connect",
-        about: "TCP connect, handshake, closing handshake; 16 at a time",
-        figure: Figure::Cpu("connection"),
-        goal: bound("0.7", 0.7),
-        floor: bound("0.85", 0.85),
-        run: Run::Connects,
-    },
-    Scenario {
-        name: "many",
-        about: "acked `echo` of 32 B, 100 in flight in all, in turn over 10 000 connections against over 100",
-        figure: Figure::Growth,
-        goal: bound("1.3", 1.3),
-        floor: bound("1.5", 1.5),
-        run: Run::Many,
-    },
-];
+};
+
+pub(crate) const BROADCAST_8: Scenario = Scenario {
+    name: "broadcast-8",
+    about: "`shout` of 128 B to 1 000 members, 8 outstanding",
+    figure: Figure::Cpu("delivery"),
+    run: Run::Shouts { depth: 8 },
+};
+
+pub(crate) const BROADCAST_1: Scenario = Scenario {
+    name: "broadcast-1",
+    about: "`shout` of 128 B to 1 000 members, 1 outstanding",
+    figure: Figure::Cpu("delivery"),
+    run: Run::Shouts { depth: 1 },
+};
+
+pub(crate) const PING_BUSY: Scenario = Scenario {
+    name: "ping-busy",
+    about: "a ping every 5 ms on 8 connections each, while handlers block for 100 ms one after the other",
+    figure: Figure::Tail,
+    run: Run::Pings { conns: 8 },
+};
+
+pub(crate) const IDLE: Scenario = Scenario {
+    name: "idle",
+    about: "connections dialled with a browser's headers, each in one room: growth from 1 000 to 10 000",
+    figure: Figure::Bytes,
+    run: Run::Idle,
+};
+
+pub(crate) const CONNECT: Scenario = Scenario {
+    name: "connect",
+    about: "TCP connect, handshake, closing handshake; 16 at a time",
+    figure: Figure::Cpu("connection"),
+    run: Run::Connects,
+};
+
+pub(crate) const MANY: Scenario = Scenario {
+    name: "many",
+    about: "acked `echo` of 32 B, 100 in flight in all, in turn over 10 000 connections against over 100",
+    figure: Figure::Growth,
+    run: Run::Many,
+};
 
 /// What one scenario said of one server in one round.
 pub(crate) struct Outcome {
@@ -198,11 +184,11 @@ pub(crate) struct Growth {
 
 impl Growth {
     pub(crate) fn rss_each(&self) -> f64 {
-        (self.many.rss as f64 - self.few.rss as f64) / (MANY - FEW) as f64
+        (self.many.rss as f64 - self.few.rss as f64) / (CROWD - FEW) as f64
     }
 
     pub(crate) fn pss_each(&self) -> f64 {
-        (self.many.pss as f64 - self.few.pss as f64) / (MANY - FEW) as f64
+        (self.many.pss as f64 - self.few.pss as f64) / (CROWD - FEW) as f64
     }
 }
 
@@ -226,17 +212,14 @@ impl Outcome {
 impl Scenario {
     /// Whether it says anything about the benchmark's own server.
     pub(crate) fn has_ceiling(&self) -> bool {
-        !matches!(self.run, Run::Idle)
+        !matches!(self.run, Run::Idle | Run::Pings { .. })
     }
 
     /// Runs it once against a server that has just been started.
     pub(crate) fn run(&self, server: &Server, timing: Timing) -> Result<Outcome> {
-        let plain = || {
-            Pool::new(
-                server.address,
-                wire::plain_request(&server.address.to_string(), &server.path),
-            )
-        };
+        let dialect = server.dialect;
+        let host = server.address.to_string();
+        let plain = || Pool::new(server.address, dialect, wire::plain_request(&host, &server.path));
         match self.run {
             Run::Requests {
                 event,
@@ -245,9 +228,9 @@ impl Scenario {
                 depth,
             } => {
                 let request = if event == "slow" {
-                    Request::new("slow", SLOW, "done")
+                    Request::new(dialect, "slow", SLOW_MILLISECONDS, "done")
                 } else {
-                    echo(payload)
+                    echo(dialect, payload)
                 };
                 let mut load = Requests::on_each(request, conns, depth);
                 let mut pool = plain()?;
@@ -256,9 +239,15 @@ impl Scenario {
             }
             Run::Shouts { depth } => {
                 let mut pool = plain()?;
-                join(&mut pool, MEMBERS)?;
-                let mut load = Shouts::new(MEMBERS, depth);
+                dial_and_join(&mut pool, &mut Joins::new(dialect, load::ROOM), MEMBERS)?;
+                let mut load = Shouts::new(dialect, MEMBERS, depth);
                 pool.dial_up_to(MEMBERS + 1, &mut load)?;
+                self.one(load::measure(&mut pool, &mut load, server, timing)?)
+            }
+            Run::Pings { conns } => {
+                let mut load = Pings::new(dialect, conns);
+                let mut pool = plain()?;
+                pool.dial_up_to(1 + conns, &mut load)?;
                 self.one(load::measure(&mut pool, &mut load, server, timing)?)
             }
             Run::Connects => {
@@ -267,12 +256,12 @@ impl Scenario {
             }
             Run::Many => {
                 let mut pool = plain()?;
-                let mut few = Requests::in_turn(echo(32), IN_TURN, IN_TURN);
+                let mut few = Requests::in_turn(echo(dialect, 32), IN_TURN, IN_TURN);
                 pool.dial_up_to(IN_TURN, &mut few)?;
                 let few_sample = load::measure(&mut pool, &mut few, server, timing)?;
-                let mut many = Requests::in_turn(echo(32), MANY, IN_TURN);
+                let mut many = Requests::in_turn(echo(dialect, 32), CROWD, IN_TURN);
                 many.continue_ids(&few);
-                pool.dial_up_to(MANY, &mut many)?;
+                pool.dial_up_to(CROWD, &mut many)?;
                 let many_sample = load::measure(&mut pool, &mut many, server, timing)?;
                 Ok(Outcome {
                     figure: many_sample.cpu_each() / few_sample.cpu_each(),
@@ -284,11 +273,10 @@ impl Scenario {
                 })
             }
             Run::Idle => {
-                let host = server.address.to_string();
-                let mut pool = Pool::new(server.address, wire::browser_request(&host, &server.path))?;
-                let mut joins = Joins::new("lobby");
+                let mut pool = Pool::new(server.address, dialect, wire::browser_request(&host, &server.path))?;
+                let mut joins = Joins::new(dialect, "lobby");
                 let few = settled(&mut pool, &mut joins, FEW, server)?;
-                let many = settled(&mut pool, &mut joins, MANY, server)?;
+                let many = settled(&mut pool, &mut joins, CROWD, server)?;
                 let growth = Growth { few, many };
                 Ok(Outcome {
                     figure: growth.rss_each(),
@@ -303,6 +291,7 @@ impl Scenario {
     fn one(&self, sample: Sample) -> Result<Outcome> {
         let figure = match self.figure {
             Figure::Latency => sample.median,
+            Figure::Tail => sample.p99,
             _ => sample.cpu_each(),
         };
         Ok(Outcome {
@@ -313,17 +302,12 @@ impl Scenario {
     }
 }
 
-fn echo(bytes: usize) -> Request {
+fn echo(dialect: Dialect, bytes: usize) -> Request {
     let payload: String = ('a'..='z').cycle().take(bytes).collect();
-    Request::new("echo", &payload, &payload)
+    Request::new(dialect, "echo", &payload, &payload)
 }
 
-/// Dials the room's members, all of them joined.
-fn join(pool: &mut Pool, members: usize) -> Result<()> {
-    let mut joins = Joins::new(load::ROOM);
-    dial_and_join(pool, &mut joins, members)
-}
-
+/// Dials until there are so many members, all of them joined.
 fn dial_and_join(pool: &mut Pool, joins: &mut Joins, members: usize) -> Result<()> {
     pool.dial_up_to(members, joins)?;
     while joins.outstanding() > 0 {

@@ -15,12 +15,25 @@ use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 
 use crate::cpu::{self, Cores};
+use crate::dialect::Dialect;
 
 /// The benchmark's own server, which shows the limit of the generator and of the kernel.
 pub(crate) const CEILING: &str = "ceiling";
 
-/// How long a server may take to end after SIGTERM.
-const ENDING: Duration = Duration::from_secs(15);
+/// What `tests/bench/peers/run` starts: servers of other libraries, each with what it speaks. A new one is a line here and an
+/// arm there. Whatever has another name is a test peer, which speaks ETP.
+const OTHERS: [(&str, Dialect); 5] = [
+    ("websockets", Dialect::Raw),
+    ("websockets-uvloop", Dialect::Raw),
+    ("picows", Dialect::Raw),
+    ("picows-callback", Dialect::Raw),
+    ("socketio", Dialect::SocketIo),
+];
+
+const OTHERS_LAUNCHER: &str = "tests/bench/peers/run";
+
+/// How long a server may take to end after SIGTERM: the slowest needs half of it to see off 10 000 connections.
+const ENDING: Duration = Duration::from_secs(60);
 
 pub(crate) struct Server {
     name: String,
@@ -33,6 +46,7 @@ pub(crate) struct Server {
     log: PathBuf,
     pub(crate) address: SocketAddr,
     pub(crate) path: String,
+    pub(crate) dialect: Dialect,
 }
 
 /// Resident memory in bytes.
@@ -43,11 +57,12 @@ pub(crate) struct Memory {
 }
 
 impl Server {
-    /// Builds what the launcher has for this server.
+    /// Builds what the launcher has for this server; `launcher` is that of the test peers.
     pub(crate) fn build(name: &str, launcher: &Path) -> Result<()> {
         if name == CEILING {
             return Ok(());
         }
+        let (launcher, _) = found(name, launcher);
         let status = Command::new(launcher)
             .args(["--build", name])
             .stdout(Stdio::null())
@@ -60,6 +75,7 @@ impl Server {
 
     /// Starts a server that is built, on its core, and waits until it listens.
     pub(crate) fn start(name: &str, launcher: &Path, cores: Cores) -> Result<Self> {
+        let (launcher, dialect) = found(name, launcher);
         let mut command = if name == CEILING {
             let mut own = Command::new(std::env::current_exe().context("finding the benchmark's own program")?);
             own.arg(crate::ceiling::ARGUMENT);
@@ -96,6 +112,7 @@ impl Server {
             log,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             path: String::new(),
+            dialect,
         };
         if let Err(error) = server.wait_until_listening() {
             return Err(server.blame(error));
@@ -191,6 +208,14 @@ impl Server {
             format!("; its last words:\n{last}\n")
         };
         anyhow!("{error:#}; server `{}`{state}{said}", self.name)
+    }
+}
+
+/// The launcher that has a server, and what the server speaks.
+fn found<'a>(name: &str, peers: &'a Path) -> (&'a Path, Dialect) {
+    match OTHERS.iter().find(|(other, _)| *other == name) {
+        Some((_, dialect)) => (Path::new(OTHERS_LAUNCHER), *dialect),
+        None => (peers, Dialect::Etp),
     }
 }
 

@@ -1,7 +1,9 @@
 //! What goes over the wire, for both ends of a benchmark: WebSocket frames and handshakes, and requests made ahead of
 //! time. Only what the benchmark needs: whole messages of one frame, one masking key, one handshake key.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::dialect::{Dialect, Numbered};
 
 /// Every client frame is masked with this key; a load generator has nothing to hide.
 pub(crate) const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
@@ -155,25 +157,28 @@ pub(crate) struct Request {
     head: Vec<u8>,
     /// What follows the id, masked for each of the four places where it can begin.
     tails: [Vec<u8>; 4],
-    reply_head: Vec<u8>,
+    reply: Numbered,
+    /// What follows the id in a reply.
     reply_tail: Vec<u8>,
 }
 
 impl Request {
     /// A request for event `name` with `payload`, to be answered with the payload `answer`.
-    pub(crate) fn new(name: &str, payload: &str, answer: &str) -> Self {
+    pub(crate) fn new(dialect: Dialect, name: &str, payload: &str, answer: &str) -> Self {
         let masked = |text: &str, from: usize| -> Vec<u8> {
             text.bytes()
                 .enumerate()
                 .map(|(at, byte)| byte ^ MASK[(from + at) & 3])
                 .collect()
         };
-        let tail = format!("||{payload}");
+        let (request, reply) = (dialect.request(name), dialect.reply(name));
+        let tail = format!("{}{}{}", request.middle, dialect.payload(payload), request.end);
+        let reply_tail = format!("{}{}{}", reply.middle, dialect.payload(answer), reply.end);
         Self {
-            head: masked(&format!("{name}||"), 0),
+            head: masked(&request.start, 0),
             tails: [0, 1, 2, 3].map(|from| masked(&tail, from)),
-            reply_head: format!("__ack_{name}||").into_bytes(),
-            reply_tail: format!("||{answer}").into_bytes(),
+            reply,
+            reply_tail: reply_tail.into_bytes(),
         }
     }
 
@@ -197,13 +202,22 @@ impl Request {
     /// The ack id of a reply to this request; whatever else it may be, is an error.
     pub(crate) fn reply_id(&self, message: &[u8]) -> Result<u64> {
         let parsed = message
-            .strip_prefix(self.reply_head.as_slice())
+            .strip_prefix(self.reply.start.as_bytes())
             .and_then(leading_number);
         match parsed {
             Some((id, rest)) if rest == self.reply_tail => Ok(id),
             _ => bail!("not the reply that was asked for: {}", shown(message)),
         }
     }
+}
+
+/// The ack id of a reply whose answer is a number, and that number.
+pub(crate) fn reply_number(reply: &Numbered, message: &[u8]) -> Result<(u64, u64)> {
+    let parsed = reply.parts(message).and_then(|(id, answer)| {
+        let (number, rest) = leading_number(answer)?;
+        rest.is_empty().then_some((id, number))
+    });
+    parsed.with_context(|| format!("not the reply that was asked for: {}", shown(message)))
 }
 
 /// A number in decimal, written into the end of `space`.
@@ -248,21 +262,29 @@ mod tests {
 
     #[test]
     fn a_request_is_a_masked_frame_whatever_the_length_of_its_id() {
-        let request = Request::new("echo", "some payload", "some payload");
-        for id in [1, 12, 123, 1_234, 12_345, u64::MAX] {
-            let mut bytes = Vec::new();
-            request.append(id, &mut bytes);
-            let frame = frame(&bytes).unwrap().unwrap();
-            assert_eq!((frame.opcode, frame.end), (TEXT, bytes.len()));
-            unmask(&mut bytes[frame.start..], frame.mask.unwrap());
-            assert_eq!(bytes[frame.start..], *format!("echo||{id}||some payload").as_bytes());
+        for (dialect, start, end) in [
+            (Dialect::Etp, "echo||", "||some payload"),
+            (Dialect::Raw, "echo||", "||some payload"),
+            (Dialect::SocketIo, "42", r#"["echo","some payload"]"#),
+        ] {
+            let request = Request::new(dialect, "echo", "some payload", "some payload");
+            for id in [1, 12, 123, 1_234, 12_345, u64::MAX] {
+                let mut bytes = Vec::new();
+                request.append(id, &mut bytes);
+                let frame = frame(&bytes).unwrap().unwrap();
+                assert_eq!((frame.opcode, frame.end), (TEXT, bytes.len()));
+                unmask(&mut bytes[frame.start..], frame.mask.unwrap());
+                assert_eq!(bytes[frame.start..], *format!("{start}{id}{end}").as_bytes());
+            }
         }
     }
 
     #[test]
     fn a_reply_must_have_the_event_an_id_and_the_whole_payload() {
-        let request = Request::new("echo", "data", "data");
-        assert_eq!(request.reply_id(b"__ack_echo||17||data").unwrap(), 17);
+        let id = |dialect, reply: &str| Request::new(dialect, "echo", "data", "data").reply_id(reply.as_bytes());
+        assert_eq!(id(Dialect::Etp, "__ack_echo||17||data").unwrap(), 17);
+        assert_eq!(id(Dialect::Raw, "echo||17||data").unwrap(), 17);
+        assert_eq!(id(Dialect::SocketIo, r#"4317["data"]"#).unwrap(), 17);
         for wrong in [
             "__ack_echo||17||dat",
             "__ack_echo||17||dataa",
@@ -270,7 +292,24 @@ mod tests {
             "echo||17||data",
             "",
         ] {
-            assert!(request.reply_id(wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(id(Dialect::Etp, wrong).is_err(), "{wrong}");
+        }
+        for wrong in [
+            r#"4317["dat"]"#,
+            r#"4317["data","data"]"#,
+            r#"43["data"]"#,
+            r#"4217["data"]"#,
+        ] {
+            assert!(id(Dialect::SocketIo, wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_counts_is_a_number_and_nothing_else() {
+        let number = |reply: &str| reply_number(&Dialect::Etp.reply("join"), reply.as_bytes());
+        assert_eq!(number("__ack_join||1||1000").unwrap(), (1, 1_000));
+        for wrong in ["__ack_join||1||", "__ack_join||1||1x", "__ack_join||1", "join||1||1"] {
+            assert!(number(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -2,11 +2,13 @@
 
 use anyhow::{Result, ensure};
 
+use crate::dialect::{Dialect, Numbered};
 use crate::pool::{Load, Outgoing};
 use crate::wire::{self, Request};
 
 pub(crate) struct Joins {
     join: Request,
+    reply: Numbered,
     asked: usize,
     joined: usize,
     /// The highest member count that a reply told.
@@ -14,9 +16,10 @@ pub(crate) struct Joins {
 }
 
 impl Joins {
-    pub(crate) fn new(room: &str) -> Self {
+    pub(crate) fn new(dialect: Dialect, room: &str) -> Self {
         Self {
-            join: Request::new("join", room, ""),
+            join: Request::new(dialect, "join", room, ""),
+            reply: dialect.reply("join"),
             asked: 0,
             joined: 0,
             members: 0,
@@ -46,10 +49,8 @@ impl Load for Joins {
     }
 
     fn message(&mut self, _conn: usize, message: &[u8], _now: u64) -> Result<()> {
-        let count = message.strip_prefix(b"__ack_join||1||").and_then(wire::leading_number);
-        let Some((members, [])) = count else {
-            anyhow::bail!("not the reply that was asked for: {}", wire::shown(message));
-        };
+        let (id, members) = wire::reply_number(&self.reply, message)?;
+        ensure!(id == 1, "a reply with ack id {id}, which is not in flight there");
         self.members = self.members.max(members);
         self.joined += 1;
         Ok(())

@@ -162,6 +162,11 @@ impl Measured for Requests {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::Dialect;
+
+    fn echo() -> Request {
+        Request::new(Dialect::Etp, "echo", "data", "data")
+    }
 
     fn reply(load: &mut Requests, conn: usize, id: u64) -> Result<()> {
         load.message(conn, format!("__ack_echo||{id}||data").as_bytes(), 1_000_000_000)
@@ -170,7 +175,7 @@ mod tests {
     #[test]
     fn each_reply_makes_room_for_one_request_on_its_connection() {
         let (mut out, clock) = (Outgoing::of(2), Clock::start());
-        let mut load = Requests::on_each(Request::new("echo", "data", "data"), 2, 2);
+        let mut load = Requests::on_each(echo(), 2, 2);
         load.start(&mut out, &clock);
         assert_eq!(load.outstanding(), 4);
         reply(&mut load, 1, 2).unwrap();
@@ -184,7 +189,7 @@ mod tests {
     #[test]
     fn in_turn_a_connection_that_is_busy_is_passed_over() {
         let (mut out, clock) = (Outgoing::of(3), Clock::start());
-        let mut load = Requests::in_turn(Request::new("echo", "data", "data"), 3, 2);
+        let mut load = Requests::in_turn(echo(), 3, 2);
         load.start(&mut out, &clock);
         for (answered, then_asked) in [(1, 2), (2, 1), (0, 2)] {
             let before = load.conns[then_asked].last_id;

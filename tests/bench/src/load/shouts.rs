@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use anyhow::{Context, Result, ensure};
 
 use super::{Counts, Measured};
+use crate::dialect::{Dialect, Numbered};
 use crate::pool::{Clock, Load, Outgoing};
 use crate::wire;
 
@@ -22,6 +23,11 @@ pub(crate) struct Shouts {
     /// Connections 0 to `members.len()` - 1; the next one asks.
     members: Vec<Member>,
     depth: usize,
+    dialect: Dialect,
+    request: Numbered,
+    reply: Numbered,
+    /// What stands before and after a delivery's payload.
+    delivery: (String, &'static str),
     last: u64,
     /// Those not done, oldest first. Their numbers are consecutive; what is done in the middle waits for its elders.
     begun: VecDeque<Shout>,
@@ -47,10 +53,14 @@ struct Shout {
 
 impl Shouts {
     /// `depth` broadcasts to `members` outstanding at a time.
-    pub(crate) fn new(members: usize, depth: usize) -> Self {
+    pub(crate) fn new(dialect: Dialect, members: usize, depth: usize) -> Self {
         Self {
             members: vec![Member { low: 0, beyond: 0 }; members],
             depth,
+            dialect,
+            request: dialect.request("shout"),
+            reply: dialect.reply("shout"),
+            delivery: dialect.delivery("shout"),
             last: 0,
             begun: VecDeque::new(),
             outstanding: 0,
@@ -70,10 +80,10 @@ impl Shouts {
             }
             self.last += 1;
             let number = self.last;
-            let request = format!(
-                "shout||{number}||{ROOM}\n{number:0DIGITS$}{}",
-                "x".repeat(PAYLOAD - DIGITS)
-            );
+            let payload = format!("{ROOM}\n{number:0DIGITS$}{}", "x".repeat(PAYLOAD - DIGITS));
+            let payload = self.dialect.payload(&payload);
+            let Numbered { start, middle, end } = &self.request;
+            let request = format!("{start}{number}{middle}{payload}{end}");
             wire::write_client_frame(wire::TEXT, request.as_bytes(), out.queue(self.members.len()));
             self.begun.push_back(Shout {
                 number,
@@ -130,21 +140,18 @@ impl Load for Shouts {
     fn message(&mut self, conn: usize, message: &[u8], now: u64) -> Result<()> {
         let unexpected = || format!("not what was to come: {}", wire::shown(message));
         let number = if conn == self.members.len() {
-            let (number, count) = message
-                .strip_prefix(b"__ack_shout||")
-                .and_then(wire::leading_number)
-                .with_context(unexpected)?;
-            let count = count.strip_prefix(b"||").and_then(wire::leading_number);
-            ensure!(
-                matches!(count, Some((members, [])) if members == self.members.len() as u64),
-                unexpected()
-            );
+            let (number, members) = wire::reply_number(&self.reply, message)?;
+            ensure!(members == self.members.len() as u64, unexpected());
             let shout = self.find(number)?;
             ensure!(!shout.replied, "broadcast {number} was acknowledged twice");
             shout.replied = true;
             number
         } else {
-            let payload = message.strip_prefix(b"shout||0||").with_context(unexpected)?;
+            let (start, end) = &self.delivery;
+            let payload = message
+                .strip_prefix(start.as_bytes())
+                .and_then(|rest| rest.strip_suffix(end.as_bytes()))
+                .with_context(unexpected)?;
             ensure!(
                 payload.len() == PAYLOAD,
                 "a delivery of {} bytes instead of {PAYLOAD}",
@@ -203,7 +210,7 @@ mod tests {
     const MEMBERS: usize = 3;
 
     fn begun(depth: usize) -> Shouts {
-        let mut shouts = Shouts::new(MEMBERS, depth);
+        let mut shouts = Shouts::new(Dialect::Etp, MEMBERS, depth);
         shouts.start(&mut Outgoing::of(MEMBERS + 1), &Clock::start());
         shouts
     }

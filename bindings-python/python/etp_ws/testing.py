@@ -1,0 +1,69 @@
+"""Connections without ports: a client for any server, over memory, with the same session, limits and outbox as over a socket."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+
+from ._client import Client
+from ._server import Server
+from ._types import _pairs
+
+__all__ = ["connect"]
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Connecting:
+    """A client that is to connect: await it, or ``async with``, which closes it."""
+
+    def __init__(
+        self,
+        server: Server[Any, Any],
+        client: Client[Any, Any],
+        path: str,
+        headers: list[tuple[str, str]],
+    ) -> None:
+        self._server = server
+        self._client = client
+        self._path = path
+        self._headers = headers
+
+    async def _connect(self) -> Client[Any, Any]:
+        core = self._server._attach()
+        return await self._client._begin(lambda client, here: client.connect_to(here, core, self._path, self._headers))
+
+    def __await__(self) -> Generator[Any, None, Client[Any, Any]]:
+        return self._connect().__await__()
+
+    async def __aenter__(self) -> Client[Any, Any]:
+        return await self._connect()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+
+def connect(
+    server: Server[Any, Any],
+    client: Client[Any, Any] | None = None,
+    *,
+    path: str = "/ws",
+    headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+    **options: Any,
+) -> Connecting:
+    """Connects a client to a server through memory: ``async with connect(server) as client:``, or ``client = await connect(server)``.
+
+    The server need not listen; it is at work on the running loop from now on, until its ``shutdown``. ``path`` and ``headers`` are what
+    ``on_upgrade`` will see. ``client`` is one with handlers of its own; without it one is made with the server's codec and ``options``. It never
+    reconnects.
+
+    Raises :exc:`HandshakeFailed` with the ``status`` of a refusal, and what :meth:`Client.connect` raises.
+    """
+    if client is None:
+        options.setdefault("codec", server._handlers._codec)
+        client = Client("memory:", **options)
+    return Connecting(server, client, path, _pairs(headers))

@@ -1,0 +1,87 @@
+//! Waking connections in batches: where a thread outside the runtime appends to many outboxes, each wake-up of its own would be a
+//! system call, and on a busy machine a change of threads.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use tokio::runtime::Handle;
+
+thread_local! {
+    static HELD: RefCell<Option<Wakes>> = const { RefCell::new(None) };
+}
+
+/// Connections that are to be woken together: for dispatchers that complete tickets and emit on a thread of their own.
+///
+/// While a thread [holds](Self::hold) one, what it emits, replies or closes is queued at once, in order and with every check, but
+/// the connections' tasks are woken only by [`release`](Self::release). Whoever holds must release soon.
+#[derive(Clone, Default)]
+pub struct Wakes(Arc<Mutex<Vec<Waker>>>);
+
+impl Wakes {
+    /// From now on this thread's wake-ups gather here, until the guard is dropped. They are not released by that.
+    pub fn hold(&self) -> Held {
+        Held(HELD.replace(Some(self.clone())))
+    }
+
+    /// Wakes those that have gathered, on this thread.
+    pub fn release(&self) {
+        // Outside the lock: a waker may run anything.
+        let wakers = std::mem::take(&mut *self.lock());
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+
+    /// Wakes those that have gathered in one task of the runtime, where it costs least. Nothing happens if there are none.
+    pub fn release_on(&self, runtime: &Handle) {
+        if !self.is_empty() {
+            let wakes = self.clone();
+            runtime.spawn(async move { wakes.release() });
+        }
+    }
+
+    /// Whether this thread's wake-ups gather somewhere.
+    pub(crate) fn are_held() -> bool {
+        HELD.with_borrow(Option::is_some)
+    }
+
+    /// Whether nobody is to be woken.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Wakes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Wakes({})", self.lock().len())
+    }
+}
+
+/// While it lives, its thread's wake-ups gather in the [`Wakes`] that it came from.
+#[must_use = "dropped at once it holds nothing"]
+pub struct Held(Option<Wakes>);
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.set(self.0.take());
+    }
+}
+
+/// Wakes a link now, or with those that this thread holds back.
+pub(super) fn wake(waker: &Waker) {
+    HELD.with_borrow(|held| match held {
+        Some(wakes) => wakes.lock().push(waker.clone()),
+        None => waker.wake_by_ref(),
+    });
+}
