@@ -66,6 +66,8 @@ struct State {
     waits: u32,
     scheduled: bool,
     pumping: bool,
+    /// The loop was woken, and nobody has looked into the queue since.
+    unseen: bool,
     event_loop: Option<Loop>,
 }
 
@@ -108,6 +110,7 @@ impl Pump {
                     waits: 0,
                     scheduled: false,
                     pumping: false,
+                    unseen: false,
                     event_loop: Some(Loop {
                         create_task,
                         create_future,
@@ -168,6 +171,7 @@ impl Reader {
         guard(|| {
             let pump = self.pump.bind(py);
             pump.get().queue()?.wake.clear();
+            pump.get().state.borrow_mut(py).unseen = true;
             Pump::work(pump)
         })
     }
@@ -381,6 +385,7 @@ impl Pump {
         let mut state = this.state.borrow_mut(py);
         if state.batch.items.is_empty() {
             this.queue.get()?.swap(&mut state.batch);
+            state.unseen = false;
         }
         let inline = match state.batch.items.front() {
             None => return Ok(Next::Nothing),
@@ -469,7 +474,7 @@ impl Pump {
     /// Whether something waits that nobody has been called for.
     fn is_left(&self, py: Python<'_>) -> bool {
         let state = self.state.borrow_mut(py);
-        !state.batch.items.is_empty() && !state.scheduled
+        (state.unseen || !state.batch.items.is_empty()) && !state.scheduled
     }
 
     /// Lets the loop call `run` in its next turn, unless it will anyway.
