@@ -28,9 +28,14 @@ impl Admitted {
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)>> {
         guard(|| {
             let admitted = self.0.get()?.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(admitted) = &*admitted else { return Ok(Vec::new()) };
+            let Some(admitted) = &*admitted else {
+                return Ok(Vec::new());
+            };
             let pair = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-                (PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes()))
+                (
+                    PyBytes::new(py, name.as_str().as_bytes()),
+                    PyBytes::new(py, value.as_bytes()),
+                )
             };
             Ok(admitted.headers().iter().map(pair).collect())
         })
@@ -119,7 +124,9 @@ impl Link {
     fn recv(&self, pump: &Bound<'_, Pump>) -> PyResult<Waiting> {
         guard(|| {
             let receiver = self.receiver.get()?.clone();
-            Waiting::spawn(pump, async move { Ok(Value::Messages(receiver.recv().await.unwrap_or_default())) })
+            Waiting::spawn(pump, async move {
+                Ok(Value::Messages(receiver.recv().await.unwrap_or_default()))
+            })
         })
     }
 }

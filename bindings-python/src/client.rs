@@ -116,7 +116,12 @@ impl ClientCore {
     }
 
     fn take_builder(&self) -> PyResult<ClientBuilder> {
-        let builder = self.builder.get()?.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let builder = self
+            .builder
+            .get()?
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         builder.ok_or_else(|| misuse("this client has connected already".to_owned()))
     }
 }
@@ -249,7 +254,11 @@ impl ClientCore {
             let client = self.connected(py)?;
             let timeout = seconds("timeout", timeout)?;
             let future = pump.get().create_future(py)?;
-            let waiter = ack_waiter(pump.get().queue()?.clone(), future.clone_ref(py), self.routes.clone_ref(py));
+            let waiter = ack_waiter(
+                pump.get().queue()?.clone(),
+                future.clone_ref(py),
+                self.routes.clone_ref(py),
+            );
             let sent = (|| {
                 let encoded = self.routes.get().codec.encode(data)?;
                 let (bytes, text) = encoded.get()?;
@@ -264,7 +273,10 @@ impl ClientCore {
     fn ask_ping(&self, pump: &Bound<'_, Pump>) -> PyResult<Waiting> {
         guard(|| {
             let client = self.connected(pump.py())?;
-            Waiting::spawn(pump, async move { Ok(Value::Seconds(client.ping().await?.as_secs_f64())) })
+            Waiting::spawn(
+                pump,
+                async move { Ok(Value::Seconds(client.ping().await?.as_secs_f64())) },
+            )
         })
     }
 

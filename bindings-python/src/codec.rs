@@ -110,12 +110,10 @@ impl Codec {
     pub(crate) fn raw<'py>(&self, py: Python<'py>, payload: &[u8]) -> Result<Bound<'py, PyAny>, Error> {
         match self {
             Self::Pair { .. } if payload.is_empty() => Ok(py.None().into_bound(py)),
-            Self::Text | Self::Pair { text: true, .. } => {
-                match std::str::from_utf8(payload) {
-                    Ok(text) => Ok(PyString::new(py, text).into_any()),
-                    Err(_) => Err(Error::new(ErrorKind::InvalidPayload, "the payload is not UTF-8")),
-                }
-            }
+            Self::Text | Self::Pair { text: true, .. } => match std::str::from_utf8(payload) {
+                Ok(text) => Ok(PyString::new(py, text).into_any()),
+                Err(_) => Err(Error::new(ErrorKind::InvalidPayload, "the payload is not UTF-8")),
+            },
             Self::Bytes | Self::Pair { .. } => Ok(PyBytes::new(py, payload).into_any()),
         }
     }

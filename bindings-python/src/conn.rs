@@ -32,7 +32,13 @@ pub(crate) struct ConnBase {
 }
 
 /// A new Python object for a connection.
-pub(crate) fn make(py: Python<'_>, conn: &Conn, routes: &Py<Routes>, pump: &Bound<'_, Pump>, site: SiteId) -> PyResult<Py<PyAny>> {
+pub(crate) fn make(
+    py: Python<'_>,
+    conn: &Conn,
+    routes: &Py<Routes>,
+    pump: &Bound<'_, Pump>,
+    site: SiteId,
+) -> PyResult<Py<PyAny>> {
     let base = ConnBase {
         conn: Owned::new(conn.clone()),
         routes: routes.clone_ref(py),
@@ -54,7 +60,10 @@ pub(crate) fn seconds(name: &str, value: Option<f64>) -> PyResult<Option<std::ti
     let Some(value) = value else { return Ok(None) };
     match std::time::Duration::try_from_secs_f64(value) {
         Ok(duration) => Ok(Some(duration)),
-        Err(_) => Err(coded("invalid_option", format!("{name} is {value}; it is a number of seconds"))),
+        Err(_) => Err(coded(
+            "invalid_option",
+            format!("{name} is {value}; it is a number of seconds"),
+        )),
     }
 }
 
@@ -127,7 +136,11 @@ impl ConnBase {
             let conn = self.conn.get()?;
             let timeout = seconds("timeout", timeout)?;
             let future = pump.get().create_future(py)?;
-            let waiter = ack_waiter(pump.get().queue()?.clone(), future.clone_ref(py), self.routes.clone_ref(py));
+            let waiter = ack_waiter(
+                pump.get().queue()?.clone(),
+                future.clone_ref(py),
+                self.routes.clone_ref(py),
+            );
             let sent = (|| {
                 let encoded = self.routes.get().codec.encode(data)?;
                 let (bytes, text) = encoded.get()?;
@@ -143,7 +156,10 @@ impl ConnBase {
     fn ask_ping(&self, pump: &Bound<'_, Pump>) -> PyResult<Waiting> {
         guard(|| {
             let conn = self.conn.get()?.clone();
-            Waiting::spawn(pump, async move { Ok(Value::Seconds(conn.ping().await?.as_secs_f64())) })
+            Waiting::spawn(
+                pump,
+                async move { Ok(Value::Seconds(conn.ping().await?.as_secs_f64())) },
+            )
         })
     }
 

@@ -27,9 +27,16 @@ impl Cause {
             // An exception object carries its own only once it was caught in Python.
             let _ = value.setattr("__traceback__", traceback);
         }
-        let name = value.get_type().qualname().map_or_else(|_| "Exception".to_owned(), |name| name.to_string());
+        let name = value
+            .get_type()
+            .qualname()
+            .map_or_else(|_| "Exception".to_owned(), |name| name.to_string());
         let text = value.str().map(|text| text.to_string()).unwrap_or_default();
-        let shown = if text.is_empty() { name } else { format!("{name}: {text}") };
+        let shown = if text.is_empty() {
+            name
+        } else {
+            format!("{name}: {text}")
+        };
         Self { error, shown }
     }
 

@@ -4,6 +4,7 @@
 //! queue for each event loop ([`queue`]); the loop is woken once for a batch ([`pump`]), and asyncio tasks draw from it ([`runner`]).
 
 mod asgi;
+mod call;
 mod cell;
 mod client;
 mod codec;
@@ -44,7 +45,7 @@ mod _etp_ws {
     #[pymodule_export]
     use crate::runner::Runner;
     #[pymodule_export]
-    use crate::runtime::{after_fork, live, panic_for_tests, stop};
+    use crate::runtime::{after_fork, after_fork_in_parent, before_fork, live, panic_for_tests, stop};
     #[pymodule_export]
     use crate::server::ServerCore;
     #[pymodule_export]

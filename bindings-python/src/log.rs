@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use pyo3::prelude::*;
 use tracing::field::{Field, Visit};
@@ -20,9 +20,15 @@ static LOGS: Mutex<Logs> = Mutex::new(Logs {
     dropped: 0,
 });
 
-struct Logs {
+pub(crate) struct Logs {
     records: VecDeque<(u8, String, String)>,
     dropped: usize,
+}
+
+pub(crate) type Locked = MutexGuard<'static, Logs>;
+
+pub(crate) fn lock() -> Locked {
+    LOGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// `logging`'s number of a level; TRACE lies below DEBUG.
@@ -52,7 +58,9 @@ impl Visit for Text {
 
 impl Subscriber for Collector {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && metadata.target().starts_with("etp_ws") && number(*metadata.level()) >= LEVEL.load(Ordering::Relaxed)
+        metadata.is_event()
+            && metadata.target().starts_with("etp_ws")
+            && number(*metadata.level()) >= LEVEL.load(Ordering::Relaxed)
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
@@ -68,7 +76,7 @@ impl Subscriber for Collector {
         event.record(&mut text);
         let metadata = event.metadata();
         {
-            let mut logs = LOGS.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut logs = lock();
             if logs.records.len() >= MOST {
                 logs.dropped += 1;
                 return;
@@ -105,7 +113,7 @@ pub(crate) fn are_waiting() -> bool {
 #[pyfunction]
 pub(crate) fn take_logs() -> (Vec<(u8, String, String)>, usize) {
     WAITING.store(false, Ordering::SeqCst);
-    let mut logs = LOGS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut logs = lock();
     let dropped = std::mem::take(&mut logs.dropped);
     (logs.records.drain(..).collect(), dropped)
 }

@@ -49,7 +49,10 @@ struct Tracked {
 }
 
 struct Loop {
+    /// `Task(coroutine)`, and what it stands in for where the application has set a task factory.
+    make_task: Py<PyAny>,
     create_task: Py<PyAny>,
+    get_task_factory: Py<PyAny>,
     create_future: Py<PyAny>,
     call_soon: Py<PyAny>,
     /// Tasks take their first step at once.
@@ -65,6 +68,7 @@ struct State {
     /// How often in a row a runner's first event has made it wait.
     waits: u32,
     scheduled: bool,
+    flushing: bool,
     pumping: bool,
     /// The loop was woken, and nobody has looked into the queue since.
     unseen: bool,
@@ -86,10 +90,13 @@ pub(crate) struct Home {
 
 #[pymethods]
 impl Pump {
-    /// `create_task(coroutine)` makes a task, `eager` says that it takes its first step at once; `plain`: woken through sockets.
+    /// `make_task(coroutine)` makes a task, `eager` says that it takes its first step at once; `create_task` does where `get_task_factory()` is
+    /// not None; `plain`: woken through sockets.
     #[new]
     fn new(
+        make_task: Py<PyAny>,
         create_task: Py<PyAny>,
+        get_task_factory: Py<PyAny>,
         create_future: Py<PyAny>,
         call_soon: Py<PyAny>,
         eager: bool,
@@ -109,10 +116,13 @@ impl Pump {
                     budget: 0,
                     waits: 0,
                     scheduled: false,
+                    flushing: false,
                     pumping: false,
                     unseen: false,
                     event_loop: Some(Loop {
+                        make_task,
                         create_task,
+                        get_task_factory,
                         create_future,
                         call_soon,
                         eager,
@@ -145,6 +155,16 @@ impl Pump {
         guard(|| Self::work(slf))
     }
 
+    /// Wakes the connections that this turn of the loop has written to.
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        guard(|| {
+            self.state.borrow_mut(py).flushing = false;
+            let queue = self.queue.get()?;
+            queue.wakes.release_on(&queue.runtime);
+            Ok(())
+        })
+    }
+
     /// Ends everything at work here; nothing reaches Python any more.
     fn close(&self, py: Python<'_>) {
         self.shut(py);
@@ -155,7 +175,12 @@ impl Pump {
         let queued = self.queue.get()?.len();
         let state = self.state.borrow_mut(py);
         let conns = state.sites.values().map(|site| site.conns.len()).sum();
-        Ok((state.sites.len(), conns, state.tasks.len(), state.batch.items.len() + queued))
+        Ok((
+            state.sites.len(),
+            conns,
+            state.tasks.len(),
+            state.batch.items.len() + queued,
+        ))
     }
 }
 
@@ -266,26 +291,36 @@ impl Pump {
         context.getattr(py, intern!(py, "run"))
     }
 
-    /// The object and context of a connection, made when Python first meets it.
+    /// The object and context of a connection, made when Python first meets it: for its callbacks and handlers.
     pub(crate) fn home(slf: &Bound<'_, Self>, site: SiteId, conn: &Conn) -> PyResult<Home> {
+        Self::meet(slf, site, conn, true)
+    }
+
+    /// The object of a connection. One that has ended, and that Python has let go, gets a new one.
+    pub(crate) fn object(slf: &Bound<'_, Self>, site: SiteId, conn: &Conn) -> PyResult<Py<PyAny>> {
+        Ok(Self::meet(slf, site, conn, false)?.conn)
+    }
+
+    /// `called`: its end is still to be told, so that what is kept here is let go then. An open connection's end always is.
+    fn meet(slf: &Bound<'_, Self>, site: SiteId, conn: &Conn, called: bool) -> PyResult<Home> {
         let py = slf.py();
         let this = slf.get();
-        let slot = conn.slot();
-        if slot != 0 {
-            let state = this.state.borrow_mut(py);
-            let entry = state.sites.get(&site).and_then(|site| site.conns.get(slot as usize - 1));
-            if let Some(entry) = entry {
-                return Ok(Home {
-                    conn: entry.conn.clone_ref(py),
-                    run: entry.run.clone_ref(py),
-                });
-            }
+        let known = |state: &State| {
+            let index = usize::try_from(conn.slot()).ok()?.checked_sub(1)?;
+            let entry = state.sites.get(&site)?.conns.get(index)?;
+            Some(Home {
+                conn: entry.conn.clone_ref(py),
+                run: entry.run.clone_ref(py),
+            })
+        };
+        if let Some(home) = known(&this.state.borrow_mut(py)) {
+            return Ok(home);
         }
         let routes = this
             .routes(py, site)
             .ok_or_else(|| misuse("the server or client is over".to_owned()))?;
         let object = crate::conn::make(py, conn, &routes, slf, site)?;
-        let kept = conn.data().remove::<crate::runner::Kept>();
+        let kept = conn.data().get::<crate::runner::Kept>();
         let run = match &kept {
             Some(kept) => kept.run.clone_ref(py),
             None => this.context(py, site)?,
@@ -298,21 +333,20 @@ impl Pump {
             run: run.clone_ref(py),
         };
         let mut state = this.state.borrow_mut(py);
-        if let Some(site) = state.sites.get_mut(&site) {
+        // Python code has run: another thread may have made the object of this connection, and there is one.
+        if let Some(first) = known(&state) {
+            drop(state);
+            return Ok(first);
+        }
+        if (called || conn.is_open())
+            && let Some(site) = state.sites.get_mut(&site)
+        {
             let slot = site.conns.insert(Entry { conn: object, run });
             conn.set_slot(slot as u64 + 1);
+            drop(state);
+            drop(conn.data().remove::<crate::runner::Kept>());
         }
         Ok(home)
-    }
-
-    /// The object of a connection. One that has ended, and that Python has let go, gets a new one.
-    pub(crate) fn object(slf: &Bound<'_, Self>, site: SiteId, conn: &Conn) -> PyResult<Py<PyAny>> {
-        if conn.slot() == 0 && !conn.is_open() {
-            let routes = slf.get().routes(slf.py(), site);
-            let routes = routes.ok_or_else(|| misuse("the server or client is over".to_owned()))?;
-            return crate::conn::make(slf.py(), conn, &routes, slf, site);
-        }
-        Ok(Self::home(slf, site, conn)?.conn)
     }
 
     /// A connection has ended, and everybody has been told.
@@ -364,12 +398,7 @@ impl Pump {
     }
 
     /// Reads the payload of an event of the batch. `f` must not run Python code.
-    pub(crate) fn with_payload<T>(
-        &self,
-        py: Python<'_>,
-        chunk: &Chunk,
-        f: impl FnOnce(&[u8]) -> T,
-    ) -> T {
+    pub(crate) fn with_payload<T>(&self, py: Python<'_>, chunk: &Chunk, f: impl FnOnce(&[u8]) -> T) -> T {
         match chunk {
             Chunk::Apart(bytes) => f(bytes),
             Chunk::Here(at, len) => {
@@ -402,7 +431,10 @@ impl Pump {
                 })
             }
             Some(
-                Item::Event { site, .. } | Item::Upgrade { site, .. } | Item::Connect { site, .. } | Item::Ask { site, .. },
+                Item::Event { site, .. }
+                | Item::Upgrade { site, .. }
+                | Item::Connect { site, .. }
+                | Item::Ask { site, .. },
             ) => !state.sites.contains_key(site),
         };
         if !inline && state.budget == 0 {
@@ -442,7 +474,9 @@ impl Pump {
                 let tasks: Vec<_> = {
                     let state = this.state.borrow_mut(py);
                     let of_site = state.tasks.values().filter(|tracked| tracked.site == Some(site));
-                    of_site.filter_map(|tracked| tracked.task.as_ref().map(|task| task.clone_ref(py))).collect()
+                    of_site
+                        .filter_map(|tracked| tracked.task.as_ref().map(|task| task.clone_ref(py)))
+                        .collect()
                 };
                 for task in tasks {
                     task.call_method1(py, intern!(py, "cancel"), ("the server shuts down",))?;
@@ -494,6 +528,26 @@ impl Pump {
             call_soon
         };
         call_soon.call1(py, (slf.getattr(intern!(py, "run"))?,))?;
+        Ok(())
+    }
+
+    /// Lets the loop call `flush` when this turn has ended.
+    pub(crate) fn schedule_flush(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.get();
+        let call_soon = {
+            let mut state = this.state.borrow_mut(py);
+            if state.flushing {
+                return Ok(());
+            }
+            let Some(event_loop) = &state.event_loop else {
+                return Ok(());
+            };
+            let call_soon = event_loop.call_soon.clone_ref(py);
+            state.flushing = true;
+            call_soon
+        };
+        call_soon.call1(py, (slf.getattr(intern!(py, "flush"))?,))?;
         Ok(())
     }
 
@@ -558,21 +612,30 @@ impl Pump {
     fn make_task(slf: &Bound<'_, Self>, queue: &Arc<Queue>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        let (id, create_task) = {
+        let (id, make_task, create_task, get_task_factory) = {
             let mut state = this.state.borrow_mut(py);
             let Some(event_loop) = &state.event_loop else {
                 return Ok(());
             };
+            let make_task = event_loop.make_task.clone_ref(py);
             let create_task = event_loop.create_task.clone_ref(py);
+            let get_task_factory = event_loop.get_task_factory.clone_ref(py);
             let id = state.next_runner;
             state.next_runner += 1;
             state.tasks.insert(id, Tracked { task: None, site: None });
-            (id, create_task)
+            (id, make_task, create_task, get_task_factory)
         };
+        let usual = get_task_factory.bind(py).call0()?.is_none();
+        let make_task = if usual { make_task } else { create_task };
         queue.pending.fetch_add(1, Ordering::Relaxed);
         let runner = Py::new(py, Runner::new(slf.clone().unbind(), queue.clone(), id))?;
         let coroutine = types(py)?.work.bind(py).call1((&runner,))?;
-        let task = create_task.bind(py).call1((coroutine,))?;
+        let task = make_task.bind(py).call1((coroutine,))?;
+        if !runner.get().has_begun(py) {
+            // Cancelled before its first step it ends without the runner's knowledge.
+            let over = runner.getattr(py, intern!(py, "over"))?;
+            task.call_method1(intern!(py, "add_done_callback"), (over,))?;
+        }
         let name = runner.get().task_name(py);
         let mut state = this.state.borrow_mut(py);
         if let Some(tracked) = state.tasks.get_mut(&id) {
@@ -651,7 +714,11 @@ fn resolve(py: Python<'_>, future: &Py<PyAny>, outcome: Result<Py<PyAny>, Error>
     }
 }
 
-fn reject(py: Python<'_>, future: &Py<PyAny>, exception: &Bound<'_, pyo3::exceptions::PyBaseException>) -> PyResult<()> {
+fn reject(
+    py: Python<'_>,
+    future: &Py<PyAny>,
+    exception: &Bound<'_, pyo3::exceptions::PyBaseException>,
+) -> PyResult<()> {
     if !future.call_method0(py, intern!(py, "done"))?.is_truthy(py)? {
         future.call_method1(py, intern!(py, "set_exception"), (exception,))?;
     }

@@ -206,11 +206,7 @@ impl Queue {
                 Chunk::Here(at, bytes.len())
             }
         };
-        state.batch.items.push_back(Item::Event {
-            site,
-            reply,
-            payload,
-        });
+        state.batch.items.push_back(Item::Event { site, reply, payload });
         self.filled(state);
     }
 
@@ -247,7 +243,10 @@ impl Queue {
     }
 
     pub(crate) fn add_end(&self, site: SiteId, end: End) {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).push((site, end));
+        self.ends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((site, end));
     }
 
     pub(crate) fn remove_end(&self, site: SiteId) {

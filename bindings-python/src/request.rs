@@ -95,7 +95,10 @@ impl RequestBase {
         guard(|| {
             let headers = self.0.headers();
             let text = |value: &http::HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect();
-            Ok(headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect())
+            Ok(headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), text(value)))
+                .collect())
         })
     }
 

@@ -98,8 +98,11 @@ impl Routes {
     }
 
     /// Sets or replaces the handler of an event.
-    fn set_handler(&self, py: Python<'_>, name: String, f: Py<PyAny>) -> PyResult<()> {
+    fn set_handler(&self, py: Python<'_>, name: &Bound<'_, PyString>, f: Py<PyAny>) -> PyResult<()> {
         guard(|| {
+            let name = crate::conn::name_of(name)
+                .map_err(|error| crate::error::raise(py, &error))?
+                .to_owned();
             if let Err(defect) = etp_ws::protocol::frame::check_name(&name) {
                 return Err(crate::error::coded("invalid_event", format!("{name:?}: {defect}")));
             }

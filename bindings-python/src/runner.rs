@@ -3,7 +3,8 @@
 //! A runner is what one asyncio task awaits. It draws events from the batch, calls their handlers, and drives the coroutines that they
 //! return by itself, so that handlers which never wait cost no task each. When a handler waits, the task is that handler's own from
 //! there on: what the coroutine yields goes to the task, and what the task sends or throws goes to the coroutine, until it ends and
-//! the task with it. So `asyncio.timeout`, task groups, cancellation and `current_task` are what they are in any task. Each connection
+//! the task with it. A handler that never waits but leaves a trace on its task, a cancellation or a reference to it, is the last that
+//! the task runs. So `asyncio.timeout`, task groups, cancellation and `current_task` are what they are in any task. Each connection
 //! has one context, in which its callbacks and handlers run.
 
 use std::ops::Deref;
@@ -18,6 +19,7 @@ use pyo3::types::iterator::PySendResult;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString};
 use tokio::sync::oneshot;
 
+use crate::call::{call, call_with};
 use crate::cell::AttachedCell;
 use crate::error::{Cause, guard, to_exception};
 use crate::pump::{Home, Pump};
@@ -82,9 +84,48 @@ enum Turn {
     Fatal(PyErr),
 }
 
+/// The task of a runner's first step, and how to tell whether handlers have left it as it was.
+struct Fresh {
+    task: Py<PyAny>,
+    /// The task's own `cancelling`.
+    cancelling: Py<PyAny>,
+    /// References to the task before the first handler.
+    references: isize,
+}
+
+impl Fresh {
+    /// None for the tasks of a factory that makes other ones than asyncio's.
+    fn new(py: Python<'_>) -> PyResult<Option<Self>> {
+        let task = types(py)?.current_task.call0(py)?;
+        let Ok(cancelling) = task.getattr(py, intern!(py, "cancelling")) else {
+            return Ok(None);
+        };
+        let references = references(py, &task);
+        Ok(Some(Self {
+            task,
+            cancelling,
+            references,
+        }))
+    }
+
+    /// Whether the next handler may have the task: nobody has cancelled it, and nobody keeps it.
+    fn is_unmarked(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(references(py, &self.task) <= self.references && !self.cancelling.call0(py)?.is_truthy(py)?)
+    }
+}
+
+fn references(_attached: Python<'_>, object: &Py<PyAny>) -> isize {
+    // SAFETY: the object is alive, and the thread is attached.
+    #[expect(unsafe_code, reason = "PyO3 has no other way to the count")]
+    unsafe {
+        pyo3::ffi::Py_REFCNT(object.as_ptr())
+    }
+}
+
 #[derive(Default)]
 struct State {
     begun: bool,
+    fresh: Option<Fresh>,
     /// A call has waited: the task is its own.
     owned: bool,
     calls: u32,
@@ -112,6 +153,19 @@ impl Runner {
         }
     }
 
+    pub(crate) fn has_begun(&self, py: Python<'_>) -> bool {
+        self.state.borrow_mut(py).begun
+    }
+
+    /// Its task has ended, or was dropped: another one has to take its place if it never began.
+    fn is_over(&self, py: Python<'_>) {
+        let Ok(queue) = self.queue.get() else { return };
+        if !std::mem::replace(&mut self.state.borrow_mut(py).begun, true) {
+            self.pump.get().lost(py, self.id);
+            queue.runner_lost();
+        }
+    }
+
     /// The name that its task should have, once that is a handler's own.
     pub(crate) fn task_name(&self, py: Python<'_>) -> Option<Py<PyString>> {
         let state = self.state.borrow_mut(py);
@@ -122,6 +176,11 @@ impl Runner {
 
 #[pymethods]
 impl Runner {
+    /// The task's done callback. Debug mode takes no object for one that looks like a coroutine, as a runner does.
+    fn over(&self, py: Python<'_>, _task: &Bound<'_, PyAny>) {
+        self.is_over(py);
+    }
+
     fn __await__(slf: Py<Self>) -> Py<Self> {
         slf
     }
@@ -194,7 +253,8 @@ impl Runner {
                 };
                 // The next event of the same connection needs no other context.
                 match (&turn, home) {
-                    (Turn::Done, Some((home, conn))) => match this.pump.get().next_of(py, &conn) {
+                    (Turn::Done, Some((home, conn))) if this.may_go_on(py)? => match this.pump.get().next_of(py, &conn)
+                    {
                         Some(item) => work = Work::Begin(item, Some(home)),
                         None => break turn,
                     },
@@ -212,10 +272,17 @@ impl Runner {
     fn step(slf: &Bound<'_, Self>, thrown: Option<PyErr>) -> PyResult<Option<Py<PyAny>>> {
         let this = slf.get();
         let queue = this.queue.get()?;
+        let resumed = this.state.borrow_mut(slf.py()).owned;
         let held = queue.wakes.hold();
         let outcome = Self::turns(slf, thrown);
-        drop(held);
-        queue.wakes.release_on(&queue.runtime);
+        let fresh = this.state.borrow_mut(slf.py()).fresh.take();
+        drop((held, fresh));
+        if !resumed {
+            queue.wakes.release_on(&queue.runtime);
+        } else if !queue.wakes.is_empty() {
+            // Others that have waited may end in this turn as well: one wake-up for all.
+            Pump::schedule_flush(this.pump.bind(slf.py()))?;
+        }
         outcome
     }
 
@@ -223,14 +290,20 @@ impl Runner {
         let py = slf.py();
         let this = slf.get();
         let pump = this.pump.bind(py);
+        let mut first = false;
         let (active, owned) = {
             let mut state = this.state.borrow_mut(py);
             if !state.begun {
                 state.begun = true;
                 pump.get().begun();
+                first = true;
             }
             (state.active.take(), state.owned)
         };
+        if first {
+            let fresh = Fresh::new(py)?;
+            this.state.borrow_mut(py).fresh = fresh;
+        }
         let mut next = match (active, thrown) {
             (Some(active), thrown) => {
                 let run = active.run.clone_ref(py);
@@ -259,17 +332,21 @@ impl Runner {
                 }
                 Turn::Done => {
                     drop(state);
-                    next = this.draw(py)?;
+                    next = if this.may_go_on(py)? { this.draw(py)? } else { None };
                 }
                 Turn::Waits(active, yielded) => {
                     let first = state.calls == 1;
                     let become_own = !std::mem::replace(&mut state.owned, true);
                     let site = active.call.site;
-                    let name = active.call.handler.as_ref().map(|handler| handler.task_name.clone_ref(py));
+                    let name = active
+                        .call
+                        .handler
+                        .as_ref()
+                        .map(|handler| handler.task_name.clone_ref(py));
                     state.active = Some(active);
                     drop(state);
                     if become_own && let Some(task) = Pump::suspended(pump, this.id, site, first)? {
-                        let name = name.map_or_else(|| crate::pump::plain_name(py).unbind(), |name| name);
+                        let name = name.unwrap_or_else(|| crate::pump::plain_name(py).unbind());
                         task.call_method1(py, intern!(py, "set_name"), (name,))?;
                     }
                     return Ok(Some(yielded));
@@ -284,13 +361,30 @@ impl Runner {
         }
     }
 
+    /// Whether the handlers so far have left the task as it was.
+    fn may_go_on(&self, py: Python<'_>) -> PyResult<bool> {
+        // Nobody else takes it while the step lasts; it is put back, for `cancelling` may be anything.
+        let Some(fresh) = self.state.borrow_mut(py).fresh.take() else {
+            return Ok(true);
+        };
+        let unmarked = fresh.is_unmarked(py);
+        self.state.borrow_mut(py).fresh = Some(fresh);
+        unmarked
+    }
+
     /// The next thing to do, and the context to do it in.
     fn draw(&self, py: Python<'_>) -> PyResult<Option<(Work, Py<PyAny>)>> {
         let pump = self.pump.bind(py);
         let Some(item) = Pump::next(pump)? else { return Ok(None) };
         let home = match &item {
             Item::Event { site, reply, .. } => Some(Pump::home(pump, *site, reply.conn())?),
-            Item::Connect { site, conn, .. } | Item::Disconnect { site, conn, .. } => Some(Pump::home(pump, *site, conn)?),
+            Item::Connect { site, conn, .. } | Item::Disconnect { site, conn, .. } => {
+                Some(Pump::home(pump, *site, conn)?)
+            }
+            // What a forgotten connection had set is gone.
+            Item::Error {
+                site, conn: Some(conn), ..
+            } if conn.slot() != 0 => Some(Pump::home(pump, *site, conn)?),
             _ => None,
         };
         let run = match (&home, &item) {
@@ -309,7 +403,7 @@ impl Runner {
         let this = slf.get();
         let inside = slf.getattr(intern!(py, "inside"))?;
         this.state.borrow_mut(py).work = Some((work, run.clone_ref(py)));
-        let ran = run.call1(py, (inside,));
+        let ran = call(run.bind(py), &inside);
         let (work, turn) = {
             let mut state = this.state.borrow_mut(py);
             (state.work.take(), state.turn.take())
@@ -333,11 +427,7 @@ impl Runner {
         let pump = self.pump.bind(py);
         let call = |site, what, handler| Call { site, what, handler };
         match item {
-            Item::Event {
-                site,
-                reply,
-                payload,
-            } => {
+            Item::Event { site, reply, payload } => {
                 let (Some(routes), Some(home)) = (pump.get().routes(py, site), home) else {
                     return Ok((Turn::Done, None));
                 };
@@ -360,7 +450,10 @@ impl Runner {
                     Some(home) => f.call1((&home.conn,)),
                     None => f.call0(),
                 });
-                Ok((self.called(py, called, call(site, What::Connect(ticket), None), run), None))
+                Ok((
+                    self.called(py, called, call(site, What::Connect(ticket), None), run),
+                    None,
+                ))
             }
             Item::Disconnect {
                 site,
@@ -369,7 +462,16 @@ impl Runner {
                 ticket,
             } => {
                 if disconnect.will_reconnect {
-                    disconnect.will_reconnect = self.should_reconnect(py, site, &disconnect)?;
+                    disconnect.will_reconnect = match self.should_reconnect(py, site, &disconnect) {
+                        Ok(again) => again,
+                        Err(error) => {
+                            if let Some(fatal) = self.fatal(py, &error) {
+                                return Ok((Turn::Fatal(fatal), None));
+                            }
+                            self.callback_failed(py, site, &conn, "should_reconnect", error);
+                            etp_ws::protocol::should_reconnect(disconnect.code, &disconnect.reason, false)
+                        }
+                    };
                 }
                 let called = self.callback(py, site, Callback::Disconnect, |f| {
                     let disconnect = disconnect_object(py, &disconnect)?;
@@ -426,7 +528,7 @@ impl Runner {
         let Some(f) = routes.and_then(|routes| routes.get().callback(py, Callback::ShouldReconnect)) else {
             return Ok(true);
         };
-        // It stops the client by itself where the answer is no.
+        // It stops the client by itself where the answer, or the usual rule in its place, is no.
         let answer = f.call1(py, (disconnect_object(py, disconnect)?,))?;
         answer.is_truthy(py)
     }
@@ -442,7 +544,10 @@ impl Runner {
         run: &Py<PyAny>,
     ) -> Turn {
         let table = routes.get();
-        let raw = self.pump.get().with_payload(py, &payload, |bytes| table.codec.raw(py, bytes));
+        let raw = self
+            .pump
+            .get()
+            .with_payload(py, &payload, |bytes| table.codec.raw(py, bytes));
         let decoded = raw.and_then(|raw| table.codec.finish(raw));
         let data = match decoded {
             Ok(data) => data,
@@ -461,7 +566,11 @@ impl Runner {
         let (called, handler) = match table.handler(py, reply.event_name()) {
             Some(handler) => {
                 let f = handler.f.bind(py);
-                let called = if table.client { f.call1((data,)) } else { f.call1((&home.conn, data)) };
+                let called = if table.client {
+                    call(f, &data)
+                } else {
+                    call_with(f, home.conn.bind(py), &data)
+                };
                 (called, Some(handler))
             }
             None => match table.callback(py, Callback::Unknown) {
@@ -552,8 +661,10 @@ impl Runner {
             }
             What::Error(conn) => {
                 if let Err(error) = outcome {
-                    let failed = Error::new(ErrorKind::HandlerFailed, "on_error failed").with_source(Cause::new(py, error));
-                    let logged = to_exception(py, &failed).and_then(|failed| types(py)?.log_error.call1(py, (conn, failed)));
+                    let failed =
+                        Error::new(ErrorKind::HandlerFailed, "on_error failed").with_source(Cause::new(py, error));
+                    let logged =
+                        to_exception(py, &failed).and_then(|failed| types(py)?.log_error.call1(py, (conn, failed)));
                     if let Err(error) = logged {
                         error.write_unraisable(py, None);
                     }
@@ -592,14 +703,7 @@ impl Runner {
 
 impl Drop for Runner {
     fn drop(&mut self) {
-        let Ok(queue) = self.queue.get() else { return };
-        Python::try_attach(|py| {
-            if !self.state.borrow_mut(py).begun {
-                // Its task was cancelled before its first step, or dropped.
-                self.pump.get().lost(py, self.id);
-                queue.runner_lost();
-            }
-        });
+        Python::try_attach(|py| self.is_over(py));
     }
 }
 
@@ -659,7 +763,13 @@ fn in_context(error: Error, place: &str) -> Error {
 }
 
 /// Sends what a handler returned.
-fn answer(py: Python<'_>, reply: Reply, routes: &Routes, outcome: PyResult<Bound<'_, PyAny>>, handler: Option<&Handler>) {
+fn answer(
+    py: Python<'_>,
+    reply: Reply,
+    routes: &Routes,
+    outcome: PyResult<Bound<'_, PyAny>>,
+    handler: Option<&Handler>,
+) {
     let value = match outcome {
         Ok(value) => value,
         // It was cancelled because its connection, or the server, ends: that is no failure.
@@ -670,7 +780,11 @@ fn answer(py: Python<'_>, reply: Reply, routes: &Routes, outcome: PyResult<Bound
         return reply.send_payload(&[], true);
     }
     let encoded = routes.codec.encode(&value);
-    match encoded.as_ref().map_err(Clone::clone).and_then(crate::codec::Encoded::get) {
+    match encoded
+        .as_ref()
+        .map_err(Clone::clone)
+        .and_then(crate::codec::Encoded::get)
+    {
         Ok((bytes, text)) => reply.send_payload(&bytes, text),
         Err(error) => {
             let place = handler.and_then(|handler| whereabouts(py, &handler.f));

@@ -1,12 +1,14 @@
 //! The thread that the core runs on: begun with the first server or client, ended with the interpreter, absent after a fork.
 
+use std::cell::RefCell;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use etp_ws::handler::Wakes;
 use pyo3::prelude::*;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -29,7 +31,7 @@ struct Running {
     thread: JoinHandle<()>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -86,7 +88,11 @@ pub(crate) fn wake_any() {
 #[pyfunction]
 pub(crate) fn live() -> (usize, usize) {
     let queues = lock(&QUEUES);
-    let alive: Vec<_> = queues.iter().filter_map(Weak::upgrade).filter(|queue| !queue.is_closed()).collect();
+    let alive: Vec<_> = queues
+        .iter()
+        .filter_map(Weak::upgrade)
+        .filter(|queue| !queue.is_closed())
+        .collect();
     (alive.len(), alive.iter().map(|queue| queue.len()).sum())
 }
 
@@ -122,29 +128,57 @@ pub(crate) fn stop(py: Python<'_>) -> PyResult<()> {
             });
             if joining.is_ok() {
                 let guard = lock(&ended.0);
-                drop(ended.1.wait_timeout_while(guard, Duration::from_secs(1), |ended| !*ended));
+                drop(
+                    ended
+                        .1
+                        .wait_timeout_while(guard, Duration::from_secs(1), |ended| !*ended),
+                );
             }
         });
         Ok(())
     })
 }
 
+type Forking = (
+    MutexGuard<'static, Option<Running>>,
+    MutexGuard<'static, Vec<Weak<Queue>>>,
+    crate::log::Locked,
+);
+
+thread_local! {
+    /// What all of the process shares is locked by the thread that forks: no other is in the midst of it in the copy.
+    static FORKING: RefCell<Option<Forking>> = const { RefCell::new(None) };
+}
+
+/// Right before a fork.
+#[pyfunction]
+pub(crate) fn before_fork() {
+    // Whoever has one of these waits for nothing meanwhile.
+    FORKING.set(Some((lock(&RUNTIME), lock(&QUEUES), crate::log::lock())));
+}
+
+/// After a fork, in the parent.
+#[pyfunction]
+pub(crate) fn after_fork_in_parent() {
+    drop(FORKING.take());
+}
+
 /// In the child of a fork: the core's thread is the parent's alone.
 #[pyfunction]
 pub(crate) fn after_fork() {
+    let Some((mut running, mut queues, logs)) = FORKING.take() else {
+        return;
+    };
     if OWNER.load(Ordering::SeqCst) == 0 {
         return;
     }
     GENERATION.fetch_add(1, Ordering::SeqCst);
-    // Another thread may have held the locks while the process was copied; then nothing can be begun here, and saying so is the
-    // best there is.
-    if let Ok(mut running) = RUNTIME.try_lock() {
-        // Its thread does not exist here, and its descriptors are shared with the parent.
-        std::mem::forget(running.take());
-    }
-    if let Ok(mut queues) = QUEUES.try_lock() {
-        std::mem::forget(std::mem::take(&mut *queues));
-    }
+    // Its thread does not exist here, and its descriptors are shared with the parent.
+    std::mem::forget(running.take());
+    std::mem::forget(std::mem::take(&mut *queues));
+    // The fork may have come from a handler: what this thread held back for its parent's connections concerns nobody here.
+    std::mem::forget(Wakes::hold_nothing());
+    drop((running, queues, logs));
 }
 
 /// A value of the process that made it: after a fork it can't be used, and is not dropped either, since what it would wake and lock

@@ -27,8 +27,13 @@ pub(crate) struct ServerCore {
 }
 
 /// An option's value, or the error that names it.
-pub(crate) fn option<'py, T: for<'a> FromPyObject<'a, 'py>>(options: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<T>> {
-    let Some(value) = options.get_item(name)? else { return Ok(None) };
+pub(crate) fn option<'py, T: for<'a> FromPyObject<'a, 'py>>(
+    options: &Bound<'py, PyDict>,
+    name: &str,
+) -> PyResult<Option<T>> {
+    let Some(value) = options.get_item(name)? else {
+        return Ok(None);
+    };
     if value.is_none() {
         return Ok(None);
     }
@@ -36,7 +41,10 @@ pub(crate) fn option<'py, T: for<'a> FromPyObject<'a, 'py>>(options: &Bound<'py,
         Ok(value) => Ok(Some(value)),
         Err(_) => Err(coded(
             "invalid_option",
-            format!("{name} is {}; its type or range is wrong", value.repr().map_or_else(|_| "?".into(), |text| text.to_string())),
+            format!(
+                "{name} is {}; its type or range is wrong",
+                value.repr().map_or_else(|_| "?".into(), |text| text.to_string())
+            ),
         )),
     }
 }

@@ -26,6 +26,7 @@ pub(crate) struct Types {
     pub(crate) coroutine: Py<PyType>,
     pub(crate) cancelled: Py<PyType>,
     pub(crate) copy_context: Py<PyAny>,
+    pub(crate) current_task: Py<PyAny>,
 }
 
 static TYPES: PyOnceLock<Types> = PyOnceLock::new();
@@ -55,6 +56,7 @@ pub(crate) fn install(py: Python<'_>, classes: &Bound<'_, PyDict>) -> PyResult<(
         coroutine: kind("CoroutineType")?,
         cancelled: kind("CancelledError")?,
         copy_context: class("copy_context")?,
+        current_task: class("current_task")?,
     };
     // A second import of the package in one interpreter finds the same classes.
     let _ = TYPES.set(py, types);

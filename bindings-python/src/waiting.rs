@@ -36,7 +36,12 @@ impl Value {
                 let headers: Vec<_> = parts
                     .headers
                     .iter()
-                    .map(|(name, value)| (PyBytes::new(py, name.as_str().as_bytes()), PyBytes::new(py, value.as_bytes())))
+                    .map(|(name, value)| {
+                        (
+                            PyBytes::new(py, name.as_str().as_bytes()),
+                            PyBytes::new(py, value.as_bytes()),
+                        )
+                    })
                     .collect();
                 let refused = (parts.status.as_u16(), headers, PyBytes::new(py, body.as_bytes()));
                 Ok(refused.into_pyobject(py)?.into_any().unbind())

@@ -19,7 +19,10 @@ impl Wake {
         #[cfg(target_os = "linux")]
         if !plain {
             use rustix::event::{EventfdFlags, eventfd};
-            return Ok(Self::Counter(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?));
+            return Ok(Self::Counter(eventfd(
+                0,
+                EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
+            )?));
         }
         let _ = plain;
         let (ours, theirs) = UnixStream::pair()?;

@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::client::Client;
-pub use crate::conn::{Held, Wakes};
 use crate::conn::{Conn, GiveUp, panic_message};
+pub use crate::conn::{Held, Wakes};
 use crate::disconnect::Disconnect;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::Incoming;

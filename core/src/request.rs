@@ -28,7 +28,12 @@ struct Inner {
 }
 
 impl Request {
-    pub(crate) fn new(parts: &request::Parts, peer: Option<SocketAddr>, trusted: &[ipnet::IpNet], extensions: Extensions) -> Self {
+    pub(crate) fn new(
+        parts: &request::Parts,
+        peer: Option<SocketAddr>,
+        trusted: &[ipnet::IpNet],
+        extensions: Extensions,
+    ) -> Self {
         let request::Parts {
             method, uri, headers, ..
         } = parts;

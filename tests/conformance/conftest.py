@@ -49,6 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     collected: dict[tuple[str, str], list[Case]] = {}
+    elsewhere: list[pytest.Item] = []
     for item in items:
         for role, table in ROLES.items():
             if isinstance(item, pytest.Function) and hasattr(item, "callspec") and role in item.callspec.params:
@@ -57,9 +58,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 collected.setdefault((role, program), []).append(case)
                 if cause := deviations.cause(table.get(program, {}), *case):
                     item.add_marker(pytest.mark.xfail(reason=cause, strict=True))
+                if role == "server" and deviations.cause(deviations.HOSTS.get(program, {}), *case):
+                    elsewhere.append(item)
         if item.get_closest_marker("long") and not config.getoption("long"):
             item.add_marker(pytest.mark.skip(reason="waits for many seconds: --long"))
     config.stash[COLLECTED] = collected
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]
 
 
 def case_id(item: pytest.Function, program: str) -> Case:

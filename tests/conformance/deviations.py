@@ -240,6 +240,68 @@ _GO_CLIENT = {
 }
 
 
+# The Python server as an ASGI application: uvicorn speaks HTTP and WebSocket, Starlette routes. The library under test could
+# do none of this otherwise, and several of the answers depend on how the bytes happen to arrive: such cases are left out.
+
+UVICORN_HANDSHAKES = (
+    "uvicorn and its WebSocket library answer requests that are no WebSocket handshake, or not one of theirs"
+)
+UVICORN_HEADERS = "uvicorn's HTTP parser has its own limits of headers"
+STARLETTE_ROUTES = "Starlette refuses unknown paths before the application is asked, and uvicorn answers 403"
+EMPTY_QUERY_LOST = "an ASGI scope does not tell an empty query from none"
+EARLY_BYTES_LOST = "uvicorn may drop what comes in one packet with the request"
+UVICORN_PONGS = (
+    "uvicorn answers pings by itself, also between a violation and the close frame that the core has sent it"
+)
+UVICORN_PINGS = "uvicorn answers pings by itself, however many"
+UVICORN_CLOSES = "uvicorn's WebSocket library answers broken UTF-8 and close frames, or breaks off"
+UVICORN_SIZES = "uvicorn gathers a message before the application sees it"
+UVICORN_ACCEPTS = "uvicorn goes on accepting while the application shuts down"
+
+_ASGI_HOST = {
+    UVICORN_HANDSHAKES: [
+        "another_version_is_refused_with_426_and_told_ours",
+        "a_request_without_a_version_is_refused_and_told_ours",
+        "a_plain_get_is_answered_426",
+        "a_request_that_does_not_ask_for_an_upgrade_is_answered_426",
+        "http_1_0_is_refused",
+        "requests_as_they_occur_are_accepted[a-choice]",
+    ],
+    UVICORN_HEADERS: [
+        "101_header_lines_are_refused_with_431",
+        "headers_of_15_kib_are_read",
+        "headers_of_more_than_16_kib_are_refused_with_431",
+    ],
+    STARLETTE_ROUTES: ["another_path_is_answered_404"],
+    EMPTY_QUERY_LOST: ["the_requests_path_and_query_are_told_as_sent[/ws?]"],
+    EARLY_BYTES_LOST: [
+        "the_first_event_finds_its_connection_counted",
+        "half_a_frame_in_the_packet_of_the_request_is_kept",
+        "an_event_in_the_packet_of_the_request_is_handled",
+        "many_events_in_the_packet_of_the_request_are_all_handled",
+    ],
+    UVICORN_PONGS: [
+        "17_malformed_frames_in_a_row_close_the_connection",
+        "17_malformed_frames_among_good_ones_close_the_connection",
+        "a_message_of_1_mib_and_1_byte_closes_with_1009",
+        "fragments_of_1_mib_and_1_byte_close_with_1009",
+        "a_connection_is_counted_in_and_out_once[too_large]",
+    ],
+    UVICORN_PINGS: ["a_flood_of_pings_closes_with_1008"],
+    UVICORN_CLOSES: [
+        "a_text_message_of_broken_utf8_closes_with_1007",
+        "broken_utf8_in_a_fragment_closes_with_1007",
+        "broken_utf8_in_a_malformed_frame_closes_with_1007",
+        "a_close_frame_between_fragments_is_answered",
+    ],
+    UVICORN_SIZES: [
+        "a_frame_that_announces_too_much_closes_with_1009_at_once",
+        "a_message_of_endless_empty_fragments_closes_with_1009",
+    ],
+    UVICORN_ACCEPTS: ["a_server_told_to_end_accepts_nobody_any_more"],
+}
+
+
 def _by_case(by_cause: dict[str, list[str]]) -> dict[str, str]:
     return {case: cause for cause, cases in by_cause.items() for case in cases}
 
@@ -247,6 +309,9 @@ def _by_case(by_cause: dict[str, list[str]]) -> dict[str, str]:
 SERVERS: dict[str, dict[str, str]] = {"go": _by_case(_GO_SERVER)}
 CLIENTS: dict[str, dict[str, str]] = {"go": _by_case(_GO_CLIENT)}
 ROLES = {"server": SERVERS, "client": CLIENTS}
+
+HOSTS: dict[str, dict[str, str]] = {"python --asgi": _by_case(_ASGI_HOST)}
+"""Cases about what another program decides, in which the server under test is mounted: they are not run."""
 
 Case = tuple[str, str]
 """A case's name and its parameters, but for the program: `("a_name_works", "256-bytes")`."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from deviations import COLLECTED, ROLES, stale
+from deviations import COLLECTED, HOSTS, ROLES, stale
 
 HERE = Path(__file__).parent
 
@@ -16,3 +16,5 @@ def test_every_deviation_names_a_case(request, role):
     for (of, program), cases in request.config.stash[COLLECTED].items():
         if of == role:
             assert stale(ROLES[role].get(program, {}), cases) == [], program
+            if role == "server":
+                assert stale(HOSTS.get(program, {}), cases) == [], program

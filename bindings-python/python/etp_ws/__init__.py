@@ -5,47 +5,80 @@ The front page with a first program, all options and all errors is the package's
 
 from __future__ import annotations
 
-import sysconfig as _sysconfig
-
-if _sysconfig.get_config_var("Py_GIL_DISABLED"):
-    raise ImportError("etp_ws does not support free-threaded Python (a build without the GIL); use the ordinary build of the same version")
-
 import asyncio as _asyncio
 import atexit as _atexit
 import contextvars as _contextvars
 import os as _os
 import types as _types_module
 
+from . import _supported as _supported  # isort: skip  # before anything that needs what it checks
 from . import _etp_ws, _loop
 from ._client import Client, ClientOptions, State
 from ._conn import Broadcast, Conn
-from ._errors import *  # noqa: F403
 from ._errors import BY_CODE as _BY_CODE
-from ._errors import __all__ as _errors
+from ._errors import (
+    AckTimeout,
+    ConnectFailed,
+    ConnectionClosed,
+    EtpError,
+    HandlerFailed,
+    HandshakeFailed,
+    InternalError,
+    InvalidEvent,
+    InvalidOption,
+    InvalidPayload,
+    InvalidState,
+    ListenFailed,
+    MalformedFrame,
+    MessageTooLarge,
+    NoHandler,
+    OutboxFull,
+    Overflow,
+    Rejected,
+    TooManyAcks,
+)
 from ._handlers import Codec
 from ._server import Server, ServerOptions
 from ._types import Accept, Disconnect, Event, Headers, Reconnect, Reject, Request, Stats
 
 __version__: str = _etp_ws.__version__
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "Accept",
+    "AckTimeout",
     "Broadcast",
     "Client",
     "ClientOptions",
     "Codec",
     "Conn",
+    "ConnectFailed",
+    "ConnectionClosed",
     "Disconnect",
+    "EtpError",
     "Event",
+    "HandlerFailed",
+    "HandshakeFailed",
     "Headers",
+    "InternalError",
+    "InvalidEvent",
+    "InvalidOption",
+    "InvalidPayload",
+    "InvalidState",
+    "ListenFailed",
+    "MalformedFrame",
+    "MessageTooLarge",
+    "NoHandler",
+    "OutboxFull",
+    "Overflow",
     "Reconnect",
     "Reject",
+    "Rejected",
     "Request",
     "Server",
     "ServerOptions",
     "State",
     "Stats",
-    *_errors,
+    "TooManyAcks",
 ]
 
 _etp_ws.install(
@@ -64,8 +97,13 @@ _etp_ws.install(
         "CoroutineType": _types_module.CoroutineType,
         "CancelledError": _asyncio.CancelledError,
         "copy_context": _contextvars.copy_context,
+        "current_task": _asyncio.current_task,
     }
 )
 _atexit.register(_etp_ws.stop)
 if hasattr(_os, "register_at_fork"):
-    _os.register_at_fork(after_in_child=_loop.after_fork)
+    _os.register_at_fork(
+        before=_etp_ws.before_fork,
+        after_in_parent=_etp_ws.after_fork_in_parent,
+        after_in_child=_loop.after_fork,
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from . import _etp_ws
+from ._errors import EtpError
 from ._loop import logger, pump, wait
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ __all__ = ["Asgi"]
 class Asgi:
     """An ASGI 3 application for the ``websocket`` scope, mounted in Starlette, FastAPI, Quart or served as it is.
 
-    Pings, message sizes and compression are the host server's to set; ``origins``, ``on_upgrade`` and all other limits hold. Where it is the whole
-    application, the end of its lifespan shuts the server down.
+    Pings, message sizes and compression are the host server's to set; ``origins``, ``on_upgrade`` and all other limits
+    hold. Where it is the whole application, the end of its lifespan shuts the server down.
     """
 
     def __init__(self, server: Server[Any, Any]) -> None:
@@ -58,7 +59,7 @@ class Asgi:
         here = pump()
         if (await receive())["type"] != "websocket.connect":
             return
-        admitted = await wait(core.admit(here, _target(scope), list(scope["headers"]), _peer(scope), scope))
+        admitted = await wait(core.admit(here, _target(scope), _headers(scope), _peer(scope), scope))
         if not isinstance(admitted, _etp_ws.Admitted):
             await _refuse(scope, send, *admitted)
             return
@@ -79,23 +80,27 @@ async def _carry(link: _etp_ws.Link, here: _etp_ws.Pump, receive: Receive, send:
 
     async def inward() -> None:
         nonlocal peer_ended
-        while True:
-            message = await receive()
-            if message["type"] == "websocket.receive":
-                text = message.get("text")
-                room = link.text(text) if text is not None else link.binary(message["bytes"])
-                if not room:
-                    await wait(link.ready(here))
-            elif message["type"] == "websocket.disconnect":
-                peer_ended = True
-                code = message.get("code", 1005)
-                if code is None or code == 1005:
-                    link.close(1005, "")
-                elif code in (1006, 1015):
-                    link.end()
-                else:
-                    link.close(code, message.get("reason") or "")
-                return
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "websocket.receive":
+                    text = message.get("text")
+                    room = link.text(text) if text is not None else link.binary(message["bytes"])
+                    if not room:
+                        await wait(link.ready(here))
+                elif message["type"] == "websocket.disconnect":
+                    peer_ended = True
+                    code = message.get("code", 1005)
+                    if code is None or code == 1005:
+                        link.close(1005, "")
+                    elif code in (1006, 1015):
+                        link.end()
+                    else:
+                        link.close(code, message.get("reason") or "")
+                    return
+        except Exception as error:
+            lost(error)
+            link.end()
 
     async def outward() -> None:
         while messages := await wait(link.recv(here)):
@@ -113,12 +118,17 @@ async def _carry(link: _etp_ws.Link, here: _etp_ws.Pump, receive: Receive, send:
                     # The host server finishes the closing handshake.
                     link.close(code, reason)
 
+    def lost(error: Exception) -> None:
+        # Host servers and frameworks may raise when the peer has gone, each by a class of its own.
+        logger.debug("an ASGI connection was lost: %r", error)
+
     reading = asyncio.ensure_future(inward())
     try:
         await outward()
-    except (OSError, RuntimeError) as error:
-        # The host server may raise when the peer has gone, each by a class of its own.
-        logger.debug("an ASGI connection was lost: %r", error)
+    except EtpError:
+        raise
+    except Exception as error:
+        lost(error)
     finally:
         link.end()
         reading.cancel()
@@ -133,6 +143,15 @@ def _target(scope: Scope) -> str:
     path = path.partition("?")[0] or "/"
     query = scope.get("query_string", b"")
     return f"{path}?{query.decode('latin-1')}" if query else path
+
+
+def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    headers = list(scope["headers"])
+    # uvicorn's wsproto keeps the subprotocols for itself.
+    offered = scope.get("subprotocols")
+    if offered and not any(name.lower() == b"sec-websocket-protocol" for name, _ in headers):
+        headers.append((b"sec-websocket-protocol", ", ".join(offered).encode("latin-1")))
+    return headers
 
 
 def _peer(scope: Scope) -> tuple[str, int] | None:

@@ -5,29 +5,41 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, Protocol, TypedDict, Unpack, overload
 
 from . import _etp_ws
 from ._conn import Conn
-from ._errors import ConnectionClosed, EtpError, InvalidOption, InvalidState, Overflow
+from ._errors import ConnectionClosed, InvalidOption, InvalidState, Overflow
 from ._handlers import Codec, Handlers, _outcome
-from ._loop import log_error, pump, wait
+from ._loop import pump, wait
+from ._signatures import (
+    AnyClientHandler,
+    AsyncClientHandler,
+    BytesClientHandler,
+    BytesLike,
+    ClientHandler,
+    ClientMiddleware,
+    In,
+    Json,
+    JsonClientHandler,
+    OnClientConnect,
+    OnClientDisconnect,
+    OnClientError,
+    OnClientUnknownEvent,
+    Out,
+    StrPath,
+    SyncClientHandler,
+    TextClientHandler,
+    Untyped,
+)
 from ._types import Disconnect, Event, Reconnect, Stats, _pairs
-
-if TYPE_CHECKING:
-    from ._server import Json, StrPath
 
 __all__ = ["Client", "ClientOptions", "State"]
 
-In = TypeVar("In")
-Out = TypeVar("Out")
-F = TypeVar("F", bound=Callable[..., Any])
 State = Literal["connecting", "connected", "reconnecting", "closed"]
 
-AsyncHandler = Callable[[In], Coroutine[Any, Any, Out | None]]
-SyncHandler = Callable[[In], Out | None]
 Text = Callable[[], str | Awaitable[str]]
 
 # Inside `on_connect`: whose, and its connection. What is emitted there goes before all that waits.
@@ -37,7 +49,8 @@ _connecting: contextvars.ContextVar[tuple[Client[Any, Any], Conn] | None] = cont
 
 
 class ClientOptions(TypedDict, total=False):
-    """A client's options; durations are in seconds, sizes in bytes. :class:`Client` says what each does, and shows the defaults."""
+    """A client's options; durations are in seconds, sizes in bytes. :class:`Client` says what each does, and shows the
+    defaults."""
 
     auth: str | Text | None
     headers: Mapping[str, str] | Iterable[tuple[str, str]] | None
@@ -58,34 +71,29 @@ class ClientOptions(TypedDict, total=False):
     wire_log: bool
 
 
-class _On(Generic[In, Out]):
-    """The decorator that ``on`` returns: what it decorates stays what it is."""
-
-    def __init__(self, client: Client[In, Out], name: str) -> None:
-        self._client = client
-        self._name = name
+class _On(Protocol[In, Out]):
+    """The decorator that ``on`` returns where the codec is a pair of functions."""
 
     @overload
-    def __call__(self, handler: AsyncHandler[In, Out]) -> AsyncHandler[In, Out]: ...
+    def __call__(self, handler: AsyncClientHandler[In, Out], /) -> AsyncClientHandler[In, Out]: ...
     @overload
-    def __call__(self, handler: SyncHandler[In, Out]) -> SyncHandler[In, Out]: ...
-    def __call__(self, handler: Any) -> Any:
-        self._client._handlers._register(self._name, handler)
-        return handler
+    def __call__(self, handler: SyncClientHandler[In, Out], /) -> SyncClientHandler[In, Out]: ...
 
 
 class Client(Generic[In, Out]):
     """A client. It comes back by itself after a lost connection, unless it was told not to.
 
-    :param url: ``ws://host:port/path``, ``wss://...``, ``unix:`` and a path, or a function, sync or async, that is asked for it at each dial.
+    :param url: ``ws://host:port/path``, ``wss://...``, ``unix:`` and a path, or a function, sync or async, that is
+        asked for it at each dial.
     :param codec: ``"text"`` (``str``), ``"json"``, ``"bytes"``, or a pair of functions ``(dumps, loads)``.
-    :param auth: a token, or a function, sync or async, that is asked for it at each dial; sent as ``Authorization: Bearer``.
+    :param auth: a token, or a function, sync or async, that is asked for it at each dial; sent as ``Authorization:
+        Bearer``.
     :param headers: further headers of each handshake.
     :param ca: a PEM file of certificates to trust instead of the system's.
     :param client_cert: PEM files of a certificate chain of its own and its key.
     :param reconnect: whether and how to come back.
-    :param should_reconnect: decides after which ends to come back, instead of the usual rule: all but its own close, 1008, and 1000 with a reason
-        other than ``server shutdown``.
+    :param should_reconnect: decides after which ends to come back, instead of the usual rule: all but its own close,
+        1008, and 1000 with a reason other than ``server shutdown``.
     :param queue: events that may wait while away; with 0 ``emit`` raises :exc:`ConnectionClosed` then.
     :param dial_timeout: seconds for one dial: name, TCP, TLS and handshake together.
     :param max_message_size: largest message in either direction, bytes.
@@ -109,14 +117,14 @@ class Client(Generic[In, Out]):
     ) -> None: ...
     @overload
     def __init__(
-        self: Client[bytes, bytes | bytearray | memoryview],
+        self: Client[bytes, BytesLike],
         url: str | Text,
         codec: Literal["bytes"],
         **options: Unpack[ClientOptions],
     ) -> None: ...
     @overload
     def __init__(
-        self: Client[In, Out],
+        self,
         url: str | Text,
         codec: tuple[Callable[[Out], str | bytes], Callable[[bytes], In]],
         **options: Unpack[ClientOptions],
@@ -169,6 +177,7 @@ class Client(Generic[In, Out]):
             "wire_log": wire_log,
         }
         _etp_ws.ClientCore.check(self._options)
+        self._auth = auth
         if auth is not None:
             self._routes.set_callback("auth", auth if callable(auth) else lambda: auth)
         if should_reconnect is not None:
@@ -184,28 +193,49 @@ class Client(Generic[In, Out]):
     # --- Handlers and callbacks ------------------------------------------------------------------------------------
 
     @overload
-    def on(self, name: str) -> _On[In, Out]: ...
+    def on(
+        self: Client[Untyped, Untyped], name: str, handler: None = None
+    ) -> Callable[[AnyClientHandler], AnyClientHandler]: ...
+    # Three that the last decorator stands for as well: its result is less exact.
     @overload
-    def on(self, name: str, handler: AsyncHandler[In, Out]) -> AsyncHandler[In, Out]: ...
+    def on(  # type: ignore[overload-overlap]
+        self: Client[str, str], name: str, handler: None = None
+    ) -> Callable[[TextClientHandler], TextClientHandler]: ...
     @overload
-    def on(self, name: str, handler: SyncHandler[In, Out]) -> SyncHandler[In, Out]: ...
+    def on(  # type: ignore[overload-overlap]
+        self: Client[bytes, BytesLike], name: str, handler: None = None
+    ) -> Callable[[BytesClientHandler], BytesClientHandler]: ...
+    @overload
+    def on(  # type: ignore[overload-overlap]
+        self: Client[Any, Json], name: str, handler: None = None
+    ) -> Callable[[JsonClientHandler], JsonClientHandler]: ...
+    @overload
+    def on(self, name: str, handler: None = None) -> _On[In, Out]: ...
+    @overload
+    def on(self, name: str, handler: ClientHandler[In, Out]) -> ClientHandler[In, Out]: ...
     def on(self, name: str, handler: Any = None) -> Any:
         """Handles an event: ``(data)``, sync or async; what it returns is the acknowledgment, None an empty one.
 
-        A decorator, or called with the handler. A second ``on`` of the same name replaces the first; it may be called at any time.
+        A decorator, or called with the handler. A second ``on`` of the same name replaces the first; it may be called
+        at any time.
 
         Raises :exc:`InvalidEvent`.
         """
-        decorate: _On[In, Out] = _On(self, name)
+
+        def decorate(handler: Any) -> Any:
+            self._handlers._register(name, handler)
+            return handler
+
         return decorate if handler is None else decorate(handler)
 
     def off(self, name: str) -> None:
         """Takes the handler of an event away."""
         self._handlers._remove(name)
 
-    def on_connect(self, f: F) -> F:
-        """Called, without arguments, at each new connection: log in and join rooms here. No event is handled before it has ended, and what waits in
-        the ``queue`` goes out after what it emits. If it raises, the connection is closed with 1011."""
+    def on_connect(self, f: OnClientConnect) -> OnClientConnect:
+        """Called, without arguments, at each new connection: log in and join rooms here. No event is handled before it
+        has ended, and what waits in the ``queue`` goes out after what it emits. If it raises, the connection is closed
+        with 1011."""
 
         async def connected(conn: Conn) -> None:
             token = _connecting.set((self, conn))
@@ -218,37 +248,37 @@ class Client(Generic[In, Out]):
         self._routes.set_callback("on_connect", connected)
         return f
 
-    def on_disconnect(self, f: F) -> F:
-        """Called with the :class:`Disconnect` of each connection that has ended; ``will_reconnect`` tells what follows."""
+    def on_disconnect(self, f: OnClientDisconnect) -> OnClientDisconnect:
+        """Called with the :class:`Disconnect` of each connection that has ended; ``will_reconnect`` tells what
+        follows."""
         self._handlers._callback("on_disconnect", f)
         return f
 
-    def on_error(self, f: F) -> F:
+    def on_error(self, f: OnClientError) -> OnClientError:
         """Called with the :class:`EtpError` of what has no caller to be told. Without it errors are logged."""
         self._handlers._callback("on_error", f)
         return f
 
-    def on_unknown_event(self, f: F) -> F:
+    def on_unknown_event(self, f: OnClientUnknownEvent) -> OnClientUnknownEvent:
         """Handles events that have no handler: ``(name, data)``. What it returns is the acknowledgment."""
         self._handlers._callback("on_unknown_event", f)
         return f
 
-    def middleware(self, f: F) -> F:
-        """Wraps every event: ``async def f(name, data, call_next): return await call_next(name, data)``. The first added is the outermost."""
+    def middleware(self, f: ClientMiddleware) -> ClientMiddleware:
+        """Wraps every event: ``async def f(name, data, call_next): return await call_next(name, data)``. The first
+        added is the outermost."""
         self._handlers._add_middleware(f)
         return f
 
     def _decide(self, disconnect: Disconnect) -> bool:
+        reason = disconnect.reason
+        # The usual rule, for a function that fails; its exception goes to `on_error`.
+        again = disconnect.code != 1008 and not (disconnect.code == 1000 and reason not in ("", "server shutdown"))
         try:
             again = bool(self._should_reconnect(disconnect))
-        except Exception as error:
-            failed = EtpError("should_reconnect failed; the usual rule decides")
-            failed.__cause__ = error
-            log_error(None, failed)
-            reason = disconnect.reason
-            again = disconnect.code != 1008 and not (disconnect.code == 1000 and reason not in ("", "server shutdown"))
-        if not again and self._core is not None:
-            self._core.stop()
+        finally:
+            if not again and self._core is not None:
+                self._core.stop()
         return again
 
     # --- Life ------------------------------------------------------------------------------------------------------
@@ -256,12 +286,15 @@ class Client(Generic[In, Out]):
     async def connect(self) -> Client[In, Out]:
         """Connects: one attempt, which says why it failed. When it returns, ``on_connect`` has ended.
 
-        Raises :exc:`ConnectFailed` (also if ``on_connect`` raised, whose own exception goes to ``on_error``), :exc:`Rejected`,
-        :exc:`InvalidOption`. Cancelling gives the attempt up. A client that was closed may connect anew.
+        Raises :exc:`ConnectFailed` (also if ``on_connect`` raised, whose own exception goes to ``on_error``),
+        :exc:`Rejected`, :exc:`InvalidOption`. Cancelling gives the attempt up. A client that was closed may connect
+        anew.
         """
         return await self._begin(lambda core, here: core.connect(here, None if self._asks else str(self._url)))
 
-    async def _begin(self, connect: Callable[[_etp_ws.ClientCore, _etp_ws.Pump], _etp_ws.Waiting]) -> Client[In, Out]:
+    async def _begin(
+        self, connect: Callable[[_etp_ws.ClientCore, _etp_ws.Pump], _etp_ws.Waiting[None]]
+    ) -> Client[In, Out]:
         if self._dialling or (self._core is not None and self._core.state not in (None, "closed")):
             raise InvalidState(f"this client is {self.state} already")
         here = pump()
@@ -282,9 +315,11 @@ class Client(Generic[In, Out]):
         return self
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Closes and waits for the end: what was emitted before is sent, ``close_timeout`` in all. A client that is not connected does nothing.
+        """Closes and waits for the end: what was emitted before is sent, ``close_timeout`` in all. A client that is not
+        connected does nothing.
 
-        Raises :exc:`InvalidOption` if the code can't be sent or the reason is longer than 123 bytes of UTF-8. Cancelled, the closing goes on.
+        Raises :exc:`InvalidOption` if the code can't be sent or the reason is longer than 123 bytes of UTF-8.
+        Cancelled, the closing goes on.
         """
         core = self._core
         if core is not None and core.state not in (None, "closed"):
@@ -306,7 +341,8 @@ class Client(Generic[In, Out]):
 
     @property
     def state(self) -> State:
-        """Where the client is in its life: ``connecting``, ``connected``, ``reconnecting`` or ``closed``, which it is before ``connect`` as well."""
+        """Where the client is in its life: ``connecting``, ``connected``, ``reconnecting`` or ``closed``, which it is
+        before ``connect`` as well."""
         state = None if self._core is None else self._core.state
         if state is None:
             return "connecting" if self._dialling else "closed"
@@ -318,7 +354,7 @@ class Client(Generic[In, Out]):
         direct = self._direct()
         if direct is not None:
             return direct
-        return None if self._core is None else self._core.conn()  # type: ignore[return-value]
+        return None if self._core is None else self._core.conn()
 
     def _direct(self) -> Conn | None:
         connecting = _connecting.get()
@@ -332,10 +368,11 @@ class Client(Generic[In, Out]):
         return self._core
 
     def emit(self, name: str, data: Out | None = None) -> None:
-        """Emits an event. When it returns the event is queued: it is sent in order, at most once. Works from any thread.
+        """Emits an event. When it returns the event is queued: it is sent in order, at most once. Works from any
+        thread.
 
-        Raises :exc:`ConnectionClosed` (while away, unless there is a ``queue``), :exc:`OutboxFull` (also when that queue is full),
-        :exc:`MessageTooLarge`, :exc:`InvalidEvent`, :exc:`InvalidPayload`.
+        Raises :exc:`ConnectionClosed` (while away, unless there is a ``queue``), :exc:`OutboxFull` (also when that
+        queue is full), :exc:`MessageTooLarge`, :exc:`InvalidEvent`, :exc:`InvalidPayload`.
         """
         direct = self._direct()
         if direct is not None:
@@ -346,9 +383,10 @@ class Client(Generic[In, Out]):
     async def emit_with_ack(self, name: str, data: Out | None = None, timeout: float | None = None) -> In:
         """Emits an event and awaits the acknowledgment: exactly one outcome, decided at most 100 ms after the deadline.
 
-        ``timeout`` is in seconds; without it the option ``ack_timeout`` holds. One whose connection ends is not sent again: it ends with
-        :exc:`ConnectionClosed`. Raises :exc:`AckTimeout`, :exc:`TooManyAcks`, :exc:`InvalidPayload` if the reply can't be decoded, and what
-        :meth:`emit` raises. Cancelling gives the acknowledgment up; the event itself may have been sent.
+        ``timeout`` is in seconds; without it the option ``ack_timeout`` holds. One whose connection ends is not sent
+        again: it ends with :exc:`ConnectionClosed`. Raises :exc:`AckTimeout`, :exc:`TooManyAcks`, :exc:`InvalidPayload`
+        if the reply can't be decoded, and what :meth:`emit` raises. Cancelling gives the acknowledgment up; the event
+        itself may have been sent.
         """
         direct = self._direct()
         target = self._at_work() if direct is None else direct
@@ -358,22 +396,23 @@ class Client(Generic[In, Out]):
     async def ping(self) -> float:
         """Sends a ping and awaits the pong: the round-trip time in seconds.
 
-        Raises :exc:`ConnectionClosed`, and :exc:`AckTimeout` after the option ``ping_timeout``. Cancelling ignores the pong.
+        Raises :exc:`ConnectionClosed`, and :exc:`AckTimeout` after the option ``ping_timeout``. Cancelling ignores the
+        pong.
         """
         direct = self._direct()
-        seconds: float = await wait((self._at_work() if direct is None else direct).ask_ping(pump()))
-        return seconds
+        return await wait((self._at_work() if direct is None else direct).ask_ping(pump()))
 
     async def drain(self) -> None:
-        """Waits until at most half of ``max_outbox`` is queued. Raises :exc:`ConnectionClosed`. Cancelling loses nothing."""
+        """Waits until at most half of ``max_outbox`` is queued. Raises :exc:`ConnectionClosed`. Cancelling loses
+        nothing."""
         direct = self._direct()
         await wait((self._at_work() if direct is None else direct).ask_drain(pump()))
 
     def events(self, *names: str, buffer: int = 1024) -> AsyncIterator[Event]:
         """An iterator over events of these names, or all: each is a copy and gets no reply. It ends with the client.
 
-        At most ``buffer`` events wait; one more ends it with :exc:`Overflow`. It begins with this call. A plain event that only an iterator takes
-        is not unknown.
+        At most ``buffer`` events wait; one more ends it with :exc:`Overflow`. It begins with this call. A plain event
+        that only an iterator takes is not unknown.
         """
         return _Events(self, frozenset(names), buffer)
 
@@ -382,7 +421,7 @@ class Client(Generic[In, Out]):
 
     def stats(self) -> Stats:
         """What the client has done and holds at this moment, over all its connections."""
-        return Stats() if self._core is None else self._core.stats()  # type: ignore[return-value]
+        return Stats() if self._core is None else self._core.stats()
 
     def __repr__(self) -> str:
         return f"<Client {self.state}>"

@@ -6,7 +6,6 @@ from typing import Any
 
 from . import _etp_ws
 from ._loop import pump, wait
-from ._types import Request
 
 __all__ = ["Broadcast", "Conn"]
 
@@ -19,18 +18,16 @@ class Conn(_etp_ws.ConnBase):
 
     __slots__ = ("_data",)
 
-    @property
-    def request(self) -> Request:
-        """The HTTP request that the connection began with."""
-        return super().request  # type: ignore[return-value]
+    _data: Any
 
     @property
     def data(self) -> Any:
-        """Anything that lives with the connection: what ``on_upgrade`` returned, or else a dict that is empty at first. It may be set."""
+        """Anything that lives with the connection: what ``on_upgrade`` returned, or else a dict that is empty at first.
+        It may be set."""
         try:
-            return self._data  # type: ignore[has-type]
+            return self._data
         except AttributeError:
-            self._data: Any = {}
+            self._data = {}
             return self._data
 
     @data.setter
@@ -40,8 +37,9 @@ class Conn(_etp_ws.ConnBase):
     async def emit_with_ack(self, name: str, data: Any = None, timeout: float | None = None) -> Any:
         """Emits an event and awaits the acknowledgment: exactly one outcome, decided at most 100 ms after the deadline.
 
-        ``timeout`` is in seconds; without it the option ``ack_timeout`` holds. Raises :exc:`AckTimeout`, :exc:`ConnectionClosed` as soon as the
-        connection ends, :exc:`TooManyAcks`, :exc:`InvalidPayload` if the reply can't be decoded, and what :meth:`emit` raises.
+        ``timeout`` is in seconds; without it the option ``ack_timeout`` holds. Raises :exc:`AckTimeout`,
+        :exc:`ConnectionClosed` as soon as the connection ends, :exc:`TooManyAcks`, :exc:`InvalidPayload` if the reply
+        can't be decoded, and what :meth:`emit` raises.
 
         Cancelling gives the acknowledgment up; the event itself may have been sent.
         """
@@ -50,11 +48,10 @@ class Conn(_etp_ws.ConnBase):
     async def ping(self) -> float:
         """Sends a ping and awaits the pong: the round-trip time in seconds.
 
-        Raises :exc:`ConnectionClosed`, and :exc:`AckTimeout` after the option ``ping_timeout``. Cancelling ignores the pong. Under an ASGI server
-        it is the way to that server and back.
+        Raises :exc:`ConnectionClosed`, and :exc:`AckTimeout` after the option ``ping_timeout``. Cancelling ignores the
+        pong. Under an ASGI server it is the way to that server and back.
         """
-        seconds: float = await wait(self.ask_ping(pump()))
-        return seconds
+        return await wait(self.ask_ping(pump()))
 
     async def drain(self) -> None:
         """Waits until at most half of ``max_outbox`` is queued: flow control for those who emit much.
@@ -64,24 +61,13 @@ class Conn(_etp_ws.ConnBase):
         await wait(self.ask_drain(pump()))
 
     async def closed(self) -> None:
-        """Waits until closing has begun, whoever began it: how a handler learns that its peer has left. Cancelling loses nothing."""
+        """Waits until closing has begun, whoever began it: how a handler learns that its peer has left. Cancelling
+        loses nothing."""
         await wait(self.ask_closed(pump()))
-
-    def to(self, *rooms: str) -> Broadcast:
-        """A broadcast to the members of rooms, this connection included if it is one: ``conn.to("lobby").except_(conn).emit("say", "hi")``."""
-        return super().to(*rooms)  # type: ignore[return-value]
 
 
 class Broadcast(_etp_ws.BroadcastBase):
-    """A broadcast in the making: ``server.to("a", "b").except_(conn).emit("say", "hi")``. Rooms are a union: a connection in several of them gets
-    the message once."""
+    """A broadcast in the making: ``server.to("a", "b").except_(conn).emit("say", "hi")``. Rooms are a union: a
+    connection in several of them gets the message once."""
 
     __slots__ = ()
-
-    def except_(self, *whom: Conn | str) -> Broadcast:
-        """Leaves out connections, given themselves or by their ids, and the members of rooms, given by name."""
-        return super().except_(*whom)  # type: ignore[return-value]
-
-    def conns(self) -> list[Conn]:
-        """The connections that it would reach now."""
-        return super().conns()  # type: ignore[return-value]

@@ -64,7 +64,8 @@ class MessageTooLarge(EtpError, ValueError):
 
 
 class InvalidEvent(EtpError, ValueError):
-    """The name is empty, longer than 256 bytes, contains ``||``, ends in ``|``, or begins with ``__ack_`` or ``__etp``."""
+    """The name is empty, longer than 256 bytes, contains ``||``, ends in ``|``, or begins with ``__ack_`` or
+    ``__etp``."""
 
     code = "invalid_event"
 
@@ -120,7 +121,8 @@ class HandlerFailed(EtpError):
 
 
 class HandshakeFailed(EtpError):
-    """Only to ``on_error``, without a connection: a handshake was refused or broke off. ``status`` is what was answered, if anything was."""
+    """Only to ``on_error``, without a connection: a handshake was refused or broke off. ``status`` is what was
+    answered, if anything was."""
 
     code = "handshake_failed"
     status: int | None = None

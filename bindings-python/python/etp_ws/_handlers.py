@@ -13,8 +13,8 @@ from ._errors import InvalidOption
 __all__ = ["Codec"]
 
 Codec = Literal["text", "json", "bytes"] | tuple[Callable[[Any], "str | bytes"], Callable[[bytes], Any]]
-"""How payloads become Python values: ``str``, JSON by the standard library, ``bytes``, or a pair of functions: one makes ``str`` or ``bytes`` of a
-value, the other a value of ``bytes``."""
+"""How payloads become Python values: ``str``, JSON by the standard library, ``bytes``, or a pair of functions: one
+makes ``str`` or ``bytes`` of a value, the other a value of ``bytes``."""
 
 
 def _no_constant(name: str) -> Any:
@@ -27,12 +27,13 @@ _loads = json.JSONDecoder(parse_constant=_no_constant).decode
 
 def make_routes(codec: Codec, client: bool) -> _etp_ws.Routes:
     """The table of handlers for a codec."""
-    if codec == "json":
+    if isinstance(codec, tuple):
+        if len(codec) == 2 and all(map(callable, codec)):
+            return _etp_ws.Routes("pair", *codec, client=client)
+    elif codec == "json":
         return _etp_ws.Routes("json", _dumps, _loads, client=client)
-    if codec == "text" or codec == "bytes":
+    elif codec == "text" or codec == "bytes":
         return _etp_ws.Routes(codec, client=client)
-    if isinstance(codec, tuple) and len(codec) == 2 and all(map(callable, codec)):
-        return _etp_ws.Routes("pair", *codec, client=client)
     raise InvalidOption(f'codec is {codec!r}; it is "text", "json", "bytes" or a pair of functions (dumps, loads)')
 
 
@@ -56,7 +57,7 @@ class Handlers:
         self._routes.remove_handler(name)
         self._by_event.pop(name, None)
 
-    def _callback(self, name: str, f: Callable[..., Any]) -> None:
+    def _callback(self, name: _etp_ws._Callback, f: Callable[..., Any]) -> None:
         _check(f, name)
         if name == "on_unknown_event":
             self._unknown = f
@@ -90,7 +91,7 @@ class Handlers:
             def call(data: Any) -> Any:
                 return chain(name, data)
 
-            call.__wrapped__ = handler  # type: ignore[attr-defined]
+            setattr(call, "__wrapped__", handler)  # noqa: B010
             return call
 
         async def of_server(conn: Any, _name: str, data: Any) -> Any:
@@ -101,7 +102,7 @@ class Handlers:
         def call_with(conn: Any, data: Any) -> Any:
             return chain(conn, name, data)
 
-        call_with.__wrapped__ = handler  # type: ignore[attr-defined]
+        setattr(call_with, "__wrapped__", handler)  # noqa: B010
         return call_with
 
     def _wrapped_unknown(self, f: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,6 +126,6 @@ async def _outcome(returned: Any | Awaitable[Any]) -> Any:
     return await returned if inspect.isawaitable(returned) else returned
 
 
-def _check(f: object, what: str) -> None:
+def _check(f: Any, what: str) -> None:
     if not callable(f):
         raise TypeError(f"{what} is to be a function, not {type(f).__name__}")

@@ -8,32 +8,45 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
-from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, Protocol, TypedDict, Unpack, overload
 
 from . import _etp_ws
 from ._asgi import Asgi
 from ._conn import Broadcast, Conn
-from ._errors import EtpError, InvalidOption, InvalidState
+from ._errors import InvalidOption, InvalidState, ListenFailed
 from ._handlers import Codec, Handlers
 from ._loop import logger, pump, wait
-from ._types import Disconnect, Request, Stats
+from ._signatures import (
+    AnyHandler,
+    AsyncHandler,
+    BytesHandler,
+    BytesLike,
+    Handler,
+    In,
+    Json,
+    JsonHandler,
+    Middleware,
+    OnConnect,
+    OnDisconnect,
+    OnError,
+    OnUnknownEvent,
+    OnUpgrade,
+    Out,
+    StrPath,
+    SyncHandler,
+    TextHandler,
+    Untyped,
+)
+from ._types import Stats
 
 __all__ = ["Server", "ServerOptions"]
 
-In = TypeVar("In")
-Out = TypeVar("Out")
-F = TypeVar("F", bound=Callable[..., Any])
-Json = None | bool | int | float | str | list[Any] | tuple[Any, ...] | Mapping[str, object]
-StrPath = str | os.PathLike[str]
-
-AsyncHandler = Callable[[Conn, In], Coroutine[Any, Any, Out | None]]
-SyncHandler = Callable[[Conn, In], Out | None]
-
 
 class ServerOptions(TypedDict, total=False):
-    """A server's options; durations are in seconds, sizes in bytes. :class:`Server` says what each does, and shows the defaults."""
+    """A server's options; durations are in seconds, sizes in bytes. :class:`Server` says what each does, and shows the
+    defaults."""
 
     origins: Iterable[str] | None
     hosts: Iterable[str] | None
@@ -56,29 +69,24 @@ class ServerOptions(TypedDict, total=False):
     wire_log: bool
 
 
-class _On(Generic[In, Out]):
-    """The decorator that ``on`` returns: what it decorates stays what it is."""
-
-    def __init__(self, server: Server[In, Out], name: str) -> None:
-        self._server = server
-        self._name = name
+class _On(Protocol[In, Out]):
+    """The decorator that ``on`` returns where the codec is a pair of functions."""
 
     @overload
-    def __call__(self, handler: AsyncHandler[In, Out]) -> AsyncHandler[In, Out]: ...
+    def __call__(self, handler: AsyncHandler[In, Out], /) -> AsyncHandler[In, Out]: ...
     @overload
-    def __call__(self, handler: SyncHandler[In, Out]) -> SyncHandler[In, Out]: ...
-    def __call__(self, handler: Any) -> Any:
-        self._server._handlers._register(self._name, handler)
-        return handler
+    def __call__(self, handler: SyncHandler[In, Out], /) -> SyncHandler[In, Out]: ...
 
 
 class Server(Generic[In, Out]):
     """A server. ``In`` is what handlers get, ``Out`` what they may return, both by the codec.
 
     :param codec: ``"text"`` (``str``), ``"json"``, ``"bytes"``, or a pair of functions ``(dumps, loads)``.
-    :param origins: which web pages may connect: exact origins, ``https://*.example.org``, ``null``, or ``"*"`` alone. By default a page may
-        connect to the host and port that it came from. Requests without an Origin, from anything but a browser, are always allowed.
-    :param hosts: under which names a page may reach our own listener on a loopback address; by default ``localhost``, ``127.0.0.1``, ``[::1]``.
+    :param origins: which web pages may connect: exact origins, ``https://*.example.org``, ``null``, or ``"*"`` alone.
+        By default a page may connect to the host and port that it came from. Requests without an Origin, from anything
+        but a browser, are always allowed.
+    :param hosts: under which names a page may reach our own listener on a loopback address; by default ``localhost``,
+        ``127.0.0.1``, ``[::1]``.
     :param path: the path of our own listener.
     :param tls: PEM files of the certificate chain and its key, for our own listener.
     :param trusted_proxies: addresses or networks whose ``X-Forwarded-For`` is believed.
@@ -105,12 +113,10 @@ class Server(Generic[In, Out]):
     @overload
     def __init__(self: Server[Any, Json], codec: Literal["json"], **options: Unpack[ServerOptions]) -> None: ...
     @overload
-    def __init__(
-        self: Server[bytes, bytes | bytearray | memoryview], codec: Literal["bytes"], **options: Unpack[ServerOptions]
-    ) -> None: ...
+    def __init__(self: Server[bytes, BytesLike], codec: Literal["bytes"], **options: Unpack[ServerOptions]) -> None: ...
     @overload
     def __init__(
-        self: Server[In, Out],
+        self,
         codec: tuple[Callable[[Out], str | bytes], Callable[[bytes], In]],
         **options: Unpack[ServerOptions],
     ) -> None: ...
@@ -171,57 +177,80 @@ class Server(Generic[In, Out]):
     # --- Handlers and callbacks ------------------------------------------------------------------------------------
 
     @overload
-    def on(self, name: str) -> _On[In, Out]: ...
+    def on(self: Server[Untyped, Untyped], name: str, handler: None = None) -> Callable[[AnyHandler], AnyHandler]: ...
+    # Three that the last decorator stands for as well: its result is less exact.
     @overload
-    def on(self, name: str, handler: AsyncHandler[In, Out]) -> AsyncHandler[In, Out]: ...
+    def on(  # type: ignore[overload-overlap]
+        self: Server[str, str], name: str, handler: None = None
+    ) -> Callable[[TextHandler], TextHandler]: ...
     @overload
-    def on(self, name: str, handler: SyncHandler[In, Out]) -> SyncHandler[In, Out]: ...
+    def on(  # type: ignore[overload-overlap]
+        self: Server[bytes, BytesLike], name: str, handler: None = None
+    ) -> Callable[[BytesHandler], BytesHandler]: ...
+    @overload
+    def on(  # type: ignore[overload-overlap]
+        self: Server[Any, Json], name: str, handler: None = None
+    ) -> Callable[[JsonHandler], JsonHandler]: ...
+    @overload
+    def on(self, name: str, handler: None = None) -> _On[In, Out]: ...
+    @overload
+    def on(self, name: str, handler: Handler[In, Out]) -> Handler[In, Out]: ...
     def on(self, name: str, handler: Any = None) -> Any:
         """Handles an event: ``(conn, data)``, sync or async; what it returns is the acknowledgment, None an empty one.
 
-        A decorator, or called with the handler. A second ``on`` of the same name replaces the first; it may be called at any time. An exception
-        sends no reply and goes to ``on_error``. A plain function runs on the event loop: use ``asyncio.to_thread`` for what blocks.
+        A decorator, or called with the handler. A second ``on`` of the same name replaces the first; it may be called
+        at any time. An exception sends no reply and goes to ``on_error``. A plain function runs on the event loop: use
+        ``asyncio.to_thread`` for what blocks.
 
         Raises :exc:`InvalidEvent`.
         """
-        decorate: _On[In, Out] = _On(self, name)
+
+        def decorate(handler: Any) -> Any:
+            self._handlers._register(name, handler)
+            return handler
+
         return decorate if handler is None else decorate(handler)
 
     def off(self, name: str) -> None:
         """Takes the handler of an event away."""
         self._handlers._remove(name)
 
-    def on_upgrade(self, f: F) -> F:
+    def on_upgrade(self, f: OnUpgrade) -> OnUpgrade:
         """Called with every handshake's :class:`Request`, before a connection exists: authentication belongs here.
 
-        What it returns becomes ``conn.data``; or it returns an :class:`Accept`, or raises :class:`Reject`. Any other exception is a 500. Bounded
-        by the option ``upgrade_timeout``. Context variables that it sets are seen by the connection's handlers.
+        What it returns becomes ``conn.data``; or it returns an :class:`Accept`, or raises :class:`Reject`. Any other
+        exception is a 500. Bounded by the option ``upgrade_timeout``. Context variables that it sets are seen by the
+        connection's handlers.
         """
         self._handlers._callback("on_upgrade", f)
         return f
 
-    def on_connect(self, f: F) -> F:
-        """Called with each new :class:`Conn`. No event of it is handled before this has ended; if it raises, the connection is closed with 1011."""
+    def on_connect(self, f: OnConnect) -> OnConnect:
+        """Called with each new :class:`Conn`. No event of it is handled before this has ended; if it raises, the
+        connection is closed with 1011."""
         self._handlers._callback("on_connect", f)
         return f
 
-    def on_disconnect(self, f: F) -> F:
-        """Called once with each :class:`Conn` that has ended, and its :class:`Disconnect`. ``conn.rooms()`` still tells its last rooms."""
+    def on_disconnect(self, f: OnDisconnect) -> OnDisconnect:
+        """Called once with each :class:`Conn` that has ended, and its :class:`Disconnect`. ``conn.rooms()`` still tells
+        its last rooms."""
         self._handlers._callback("on_disconnect", f)
         return f
 
-    def on_error(self, f: F) -> F:
-        """Called with a :class:`Conn` or None, and the :class:`EtpError` of what has no caller to be told. Without it errors are logged."""
+    def on_error(self, f: OnError) -> OnError:
+        """Called with a :class:`Conn` or None, and the :class:`EtpError` of what has no caller to be told. Without it
+        errors are logged."""
         self._handlers._callback("on_error", f)
         return f
 
-    def on_unknown_event(self, f: F) -> F:
+    def on_unknown_event(self, f: OnUnknownEvent) -> OnUnknownEvent:
         """Handles events that have no handler: ``(conn, name, data)``. What it returns is the acknowledgment."""
         self._handlers._callback("on_unknown_event", f)
         return f
 
-    def middleware(self, f: F) -> F:
-        """Wraps every event: ``async def f(conn, name, data, call_next): return await call_next(conn, name, data)``. The first added is the outermost."""
+    def middleware(self, f: Middleware) -> Middleware:
+        """Wraps every event: ``async def f(conn, name, data, call_next): return await call_next(conn, name, data)``.
+        The first added is the outermost."""
         self._handlers._add_middleware(f)
         return f
 
@@ -249,12 +278,15 @@ class Server(Generic[In, Out]):
         sock: socket.socket | None = None,
         fd: int | None = None,
     ) -> Starting[In, Out]:
-        """Begins to serve: ``await server.start(...)``, or ``async with server.start(...):``, which shuts the server down at its end.
+        """Begins to serve: ``await server.start(...)``, or ``async with server.start(...):``, which shuts the server
+        down at its end.
 
-        Port 0 lets the system choose: see ``url``. ``unix`` is the path of a Unix socket to make; ``sock`` a listening socket and ``fd`` the number
-        of one, which are copied and stay the caller's. A server listens in one place. After a shutdown it may start anew.
+        Port 0 lets the system choose: see ``url``. ``unix`` is the path of a Unix socket to make; ``sock`` a listening
+        socket and ``fd`` the number of one, which are copied and stay the caller's. A server listens in one place.
+        After a shutdown it may start anew.
 
-        Raises :exc:`ListenFailed` if the address is taken or forbidden, :exc:`InvalidOption` if it is none. Cancelling binds nothing.
+        Raises :exc:`ListenFailed` if the address is taken or forbidden, :exc:`InvalidOption` if it is none. Cancelling
+        binds nothing.
         """
         return Starting(self, host, port, unix, sock, fd)
 
@@ -265,21 +297,22 @@ class Server(Generic[In, Out]):
             raise InvalidState(f"this server listens already, on {self._url}")
         core = self._attach()
         here = pump()
-        if sock is not None:
-            binding = core.bind_fd(here, sock.fileno(), sock.family == getattr(socket, "AF_UNIX", None))
-        elif fd is not None:
-            with socket.socket(fileno=os.dup(fd)) as copy:
+        if sock is not None or fd is not None:
+            with _copy(sock.fileno() if sock is not None else fd) as copy:
                 binding = core.bind_fd(here, copy.fileno(), copy.family == getattr(socket, "AF_UNIX", None))
         elif unix is not None:
             binding = core.bind_unix(here, unix)
         else:
-            binding = core.bind(here, f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}")
+            binding = core.bind(
+                here, f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
+            )
         self._url, self._address = await wait(binding)
         logger.info("listening on %s", self._url)
 
     @property
     def url(self) -> str:
-        """The URL to dial from this machine, once the server listens: ``ws://127.0.0.1:8080/ws``, or ``unix:`` and a path."""
+        """The URL to dial from this machine, once the server listens: ``ws://127.0.0.1:8080/ws``, or ``unix:`` and a
+        path."""
         if self._url is None:
             raise InvalidState("the server does not listen")
         return self._url
@@ -293,9 +326,10 @@ class Server(Generic[In, Out]):
     async def shutdown(self, timeout: float | None = None) -> None:
         """Ends the server within ``timeout`` seconds; by default the option ``shutdown_timeout``.
 
-        Accepting stops, received events are dropped, own pending acknowledgments end with :exc:`ConnectionClosed`, ``conn.closed()`` fires; handlers
-        get four fifths of the time, then are cancelled; what is queued is sent, and every connection closed with 1000 ``server shutdown``, or cut
-        at the end of the time. Cancelled, the shutdown goes on. A server that is not at work does nothing.
+        Accepting stops, received events are dropped, own pending acknowledgments end with :exc:`ConnectionClosed`,
+        ``conn.closed()`` fires; handlers get four fifths of the time, then are cancelled; what is queued is sent, and
+        every connection closed with 1000 ``server shutdown``, or cut at the end of the time. Cancelled, the shutdown
+        goes on. A server that is not at work does nothing.
         """
         core, here = self._core, self._pump
         if core is None or here is None or here.closed:
@@ -323,13 +357,17 @@ class Server(Generic[In, Out]):
         sock: socket.socket | None = None,
         fd: int | None = None,
     ) -> None:
-        """Serves until Ctrl-C, SIGTERM or a shutdown: ``start`` on an event loop of its own. The signals shut the server down gracefully, then this
-        returns. In another thread than the main one signals are the application's matter.
+        """Serves until Ctrl-C, SIGTERM or a shutdown: ``start`` on an event loop of its own. The signals shut the
+        server down gracefully, then this returns. In another thread than the main one signals are the application's
+        matter.
 
         Raises what ``start`` raises, and :exc:`InvalidState` where an event loop runs already.
         """
-        with contextlib.suppress(RuntimeError):
+        try:
             asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
             raise InvalidState("an event loop runs here already: await server.start(...)")
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(self._serve(host, port, unix, sock, fd))
@@ -373,15 +411,15 @@ class Server(Generic[In, Out]):
 
     def to(self, *rooms: str) -> Broadcast:
         """A broadcast to the members of rooms: ``server.to("a", "b").emit("news", "hi")``."""
-        return self._at_work().to(rooms)  # type: ignore[return-value]
+        return self._at_work().to(rooms)
 
     def except_(self, *whom: Conn | str) -> Broadcast:
         """A broadcast to everybody but these connections, or the members of these rooms."""
-        return self._at_work().everyone().except_(*whom)  # type: ignore[return-value]
+        return self._at_work().everyone().except_(*whom)
 
     def members(self, room: str) -> list[Conn]:
         """The members of a room."""
-        return self._at_work().members(room)  # type: ignore[return-value]
+        return self._at_work().members(room)
 
     def member_count(self, room: str) -> int:
         """How many members a room has."""
@@ -393,11 +431,11 @@ class Server(Generic[In, Out]):
 
     def conns(self) -> list[Conn]:
         """All connections; none if the server is not at work."""
-        return [] if self._core is None else self._core.conns()  # type: ignore[return-value]
+        return [] if self._core is None else self._core.conns()
 
     def conn(self, id: str) -> Conn | None:
         """The connection of this id, if it is open."""
-        return None if self._core is None else self._core.conn(id)  # type: ignore[return-value]
+        return None if self._core is None else self._core.conn(id)
 
     def rooms(self) -> list[str]:
         """The names of all rooms that have members."""
@@ -405,11 +443,12 @@ class Server(Generic[In, Out]):
 
     def stats(self) -> Stats:
         """What the server has done and holds at this moment."""
-        return Stats() if self._core is None else self._core.stats()  # type: ignore[return-value]
+        return Stats() if self._core is None else self._core.stats()
 
     @property
     def asgi(self) -> Asgi:
-        """An ASGI 3 application for the ``websocket`` scope: ``app.routes.append(WebSocketRoute("/ws", server.asgi))``."""
+        """An ASGI 3 application for the ``websocket`` scope:
+        ``app.routes.append(WebSocketRoute("/ws", server.asgi))``."""
         return self._asgi
 
     def __repr__(self) -> str:
@@ -435,7 +474,7 @@ class Starting(Generic[In, Out]):
         server = self._server
         try:
             await server._start(*self._where)
-        except EtpError:
+        except Exception:
             # Nothing of it may linger: it could not begin.
             if server._url is None and not server.conns():
                 await server.shutdown(1.0)
@@ -458,11 +497,26 @@ def names(option: str, value: Iterable[str] | None) -> list[str] | None:
     """A list of names; a lone string is one name."""
     if value is None:
         return None
-    listed = [value] if isinstance(value, str) else list(value)
+    listed: list[str] = [value] if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [value]
     if not all(isinstance(name, str) for name in listed):
         raise InvalidOption(f"{option} is {value!r}; it is a list of strings")
     return listed
 
 
-_Awaitable = Awaitable  # what handlers of either kind return, for annotations
-_UpgradeResult = Request | Disconnect
+def _copy(fd: int | None) -> socket.socket:
+    """A copy of a listening socket's descriptor."""
+    try:
+        copy = os.dup(-1 if fd is None else fd)
+        try:
+            sock = socket.socket(fileno=copy)
+        except OSError:
+            os.close(copy)
+            raise
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.close()
+            raise ListenFailed(f"the socket of descriptor {fd} does not listen: call its listen() before")
+    except ListenFailed:
+        raise
+    except OSError as error:
+        raise ListenFailed(f"descriptor {fd} is no listening socket: {error}") from error
+    return sock

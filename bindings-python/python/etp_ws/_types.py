@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from . import _etp_ws
 
@@ -45,10 +45,12 @@ class Request(_etp_ws.RequestBase):
 
     __slots__ = ("_headers", "scope")
 
+    _headers: Headers
     scope: dict[str, Any] | None
-    """In ``on_upgrade`` under an ASGI server: the ASGI scope, with what middleware in front has put there; else None."""
+    """In ``on_upgrade`` under an ASGI server: the ASGI scope, with what middleware in front has put there; else
+    None."""
 
-    def __new__(cls, seed: Any) -> Request:
+    def __new__(cls, seed: Any) -> Self:
         self = super().__new__(cls, seed)
         self.scope = None
         return self
@@ -57,7 +59,7 @@ class Request(_etp_ws.RequestBase):
     def headers(self) -> Headers:
         """The headers, by name in any case."""
         try:
-            return self._headers  # type: ignore[has-type, no-any-return]
+            return self._headers
         except AttributeError:
             self._headers = Headers(self.header_list())
             return self._headers
@@ -66,14 +68,18 @@ class Request(_etp_ws.RequestBase):
 def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> list[tuple[str, str]]:
     if headers is None:
         return []
-    return list(headers.items() if isinstance(headers, Mapping) else headers)
+    if isinstance(headers, Mapping):
+        # A mapping that is an iterable of pairs as well, its keys pairs of text: there is none.
+        return list(headers.items())  # pyright: ignore[reportReturnType]
+    return list(headers)
 
 
 class Accept:
     """Lets a connection in: what ``on_upgrade`` may return.
 
-    ``data`` becomes ``conn.data``; ``headers`` are added to the answer; ``protocol`` selects a subprotocol that the client offered;
-    ``close`` is a code and reason to close with at once, which a browser's script can read where a status would be hidden from it.
+    ``data`` becomes ``conn.data``; ``headers`` are added to the answer; ``protocol`` selects a subprotocol that the
+    client offered; ``close`` is a code and reason to close with at once, which a browser's script can read where a
+    status would be hidden from it.
     """
 
     __slots__ = ("close", "data", "headers", "protocol")
@@ -101,8 +107,8 @@ class Accept:
 class Reject(Exception):
     """Raised in ``on_upgrade``: turns a handshake away with an HTTP status.
 
-    401 and 403 tell our clients not to come back; 429 and 503 to come back later, after a header ``Retry-After`` in seconds.
-    A status below 400 or above 599 becomes 500.
+    401 and 403 tell our clients not to come back; 429 and 503 to come back later, after a header ``Retry-After`` in
+    seconds. A status below 400 or above 599 becomes 500.
     """
 
     def __init__(
@@ -126,8 +132,8 @@ class Disconnect:
     """How a connection ended."""
 
     code: int
-    """The close code (RFC 6455, 7.4): the peer's, or ours where we closed first; 1005 if the peer's close frame carried none, 1006 if there was no
-    close frame."""
+    """The close code (RFC 6455, 7.4): the peer's, or ours where we closed first; 1005 if the peer's close frame carried
+    none, 1006 if there was no close frame."""
     reason: str
     """The close reason; empty where there was no close frame."""
     clean: bool
@@ -148,8 +154,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """How a client comes back: after a random time of at most ``base`` doubled with every attempt, up to ``cap``; anew after a connection that lived
-    for ``reset_after``. Seconds."""
+    """How a client comes back: after a random time of at most ``base`` doubled with every attempt, up to ``cap``; anew
+    after a connection that lived for ``reset_after``. Seconds."""
 
     base: float = 0.5
     cap: float = 30.0
@@ -187,4 +193,5 @@ class Stats:
     bytes_queued: int = 0
     """Bytes in all outboxes now."""
     closes: dict[str, int] = field(default_factory=dict)
-    """Ended connections by reason: what this side closed for (``ping timeout``, ``slow consumer``, ...), else the close code."""
+    """Ended connections by reason: what this side closed for (``ping timeout``, ``slow consumer``, ...), else the close
+    code."""

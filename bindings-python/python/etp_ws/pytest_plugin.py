@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def etp_connect() -> Iterator[Any]:
-    """Connects clients to servers without ports: ``async with etp_connect(server) as client:``, as :func:`etp_ws.testing.connect`.
+    """Connects clients to servers without ports: ``async with etp_connect(server) as client:``, as
+    :func:`etp_ws.testing.connect`.
 
     What the test leaves connected ends with it.
     """

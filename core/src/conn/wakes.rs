@@ -24,6 +24,12 @@ impl Wakes {
         Held(HELD.replace(Some(self.clone())))
     }
 
+    /// From now on this thread's wake-ups gather nowhere, until the guard is dropped: for the child of a fork, where those that the
+    /// thread held back are the parent's.
+    pub fn hold_nothing() -> Held {
+        Held(HELD.replace(None))
+    }
+
     /// Wakes those that have gathered, on this thread.
     pub fn release(&self) {
         // Outside the lock: a waker may run anything.
