@@ -156,16 +156,15 @@ fmt: $(VENV)/ready
 
 # --- Speed ------------------------------------------------------------------------------------------------------------
 
-# Server on one core, generator on the other, against the Go reference in the same run. Quarter of an hour.
-bench: peers
-	$(CARGO) run $(LOCKED) --release -p etp-bench -- $(BENCH)
+# Server on one core, generator on the other: Rust against the Go reference, and Python against what its users would take otherwise, each set
+# in one run. Forty minutes; `make bench-python BENCH="--only acked --rounds 3"` for a part.
+bench: bench-rust bench-python
 
-# The Python server against what a Python user would take otherwise, in one run. Twenty minutes.
-bench-python: peers
-	$(CARGO) run $(LOCKED) --release -p etp-bench -- --set python $(BENCH)
+bench-rust bench-python: bench-%: peers
+	$(CARGO) run $(LOCKED) --release -p etp-bench -- --set $* $(BENCH)
 
 clean:
 	$(CARGO) clean
 	rm -rf $(VENV) .venv-* .build dist
 
-.PHONY: help demo demo-rust demo-python test test-rust test-wasm wasm-target test-python bench-python test-peers test-autobahn peers dist test-dist lint lint-python fmt bench clean
+.PHONY: help demo demo-rust demo-python test test-rust test-wasm wasm-target test-python bench-rust bench-python test-peers test-autobahn peers dist test-dist lint lint-python fmt bench clean

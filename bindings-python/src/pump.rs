@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use etp_ws::{Conn, Error};
 use pyo3::intern;
@@ -23,6 +24,9 @@ use crate::wake::Wake;
 const BUDGET: u32 = 512;
 /// Tasks that are made at once where handlers are expected to wait.
 const MOST_TASKS: usize = 256;
+
+/// A level of `logging` that has changed counts after this time, at the next wake-up.
+const LEVELS: Duration = Duration::from_secs(1);
 
 static NEXT_SITE: AtomicU64 = AtomicU64::new(1);
 
@@ -72,6 +76,8 @@ struct State {
     pumping: bool,
     /// The loop was woken, and nobody has looked into the queue since.
     unseen: bool,
+    /// When `logging`'s levels were looked at.
+    looked: Instant,
     event_loop: Option<Loop>,
 }
 
@@ -119,6 +125,7 @@ impl Pump {
                     flushing: false,
                     pumping: false,
                     unseen: false,
+                    looked: Instant::now(),
                     event_loop: Some(Loop {
                         make_task,
                         create_task,
@@ -565,7 +572,10 @@ impl Pump {
             state.budget = BUDGET;
         }
         let pumping = Pumping(this);
-        if crate::log::are_waiting() {
+        let now = Instant::now();
+        let looked = this.state.borrow_mut(py).looked;
+        if crate::log::are_waiting() || now.duration_since(looked) > LEVELS {
+            this.state.borrow_mut(py).looked = now;
             types(py)?.drain_logs.call0(py)?;
         }
         let held = queue.wakes.hold();

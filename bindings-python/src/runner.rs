@@ -653,8 +653,11 @@ impl Runner {
                 Err(error) => ticket.fail(Cause::new(py, error)),
             },
             What::Disconnect(ticket, conn) => {
-                if let Err(error) = outcome {
-                    self.callback_failed(py, call.site, &conn, "on_disconnect", error);
+                match outcome {
+                    // Its time was over, or its loop ends: that is no failure.
+                    Err(error) if is_cancelled(py, &error) => {}
+                    Err(error) => self.callback_failed(py, call.site, &conn, "on_disconnect", error),
+                    Ok(_) => {}
                 }
                 self.pump.get().forget(py, call.site, &conn);
                 drop(ticket);

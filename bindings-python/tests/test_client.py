@@ -345,3 +345,20 @@ async def test_close_sends_what_was_emitted_and_its_code() -> None:
         end = await ends.get()
         assert (end.code, end.reason, end.clean) == (4001, "done", True)
     assert seen == [str(number) for number in range(100)]
+
+
+async def test_close_waits_for_on_disconnect_to_end() -> None:
+    server = Server()
+    client = Client("memory:")
+    ended = []
+
+    @client.on_disconnect
+    async def disconnected(disconnect: Disconnect) -> None:
+        await asyncio.sleep(0.05)
+        await client.close()  # which does not wait for itself
+        ended.append(disconnect.code)
+
+    async with connect(server, client):
+        pass
+    assert ended == [1000]
+    await server.shutdown()

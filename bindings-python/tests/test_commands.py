@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -42,6 +44,16 @@ class Host:
         self.process = process
         self.lines: asyncio.Queue[bytes] = asyncio.Queue()
 
+    async def accepts(self) -> None:
+        """Waits until it listens, which it does a moment after it has said so."""
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(*self.address.split(":"))
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.01)
+            else:
+                return writer.close()
+
     async def listen(self) -> None:
         assert self.process.stderr is not None
         async for line in self.process.stderr:
@@ -56,7 +68,9 @@ class Host:
 async def serving(module: str, *arguments: str, cwd: Path) -> AsyncIterator[Host]:
     """Runs a host, as its command line does, until it is ready."""
     command = [sys.executable, "-m", module, *arguments]
-    process = await asyncio.create_subprocess_exec(*command, cwd=cwd, stderr=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=cwd, stderr=asyncio.subprocess.PIPE, start_new_session=True
+    )
     assert process.stderr is not None
     told = b""
     try:
@@ -65,6 +79,7 @@ async def serving(module: str, *arguments: str, cwd: Path) -> AsyncIterator[Host
             assert line, told.decode()
             told += line
         host = Host(found[1].decode(), process)
+        await host.accepts()
         listening = asyncio.create_task(host.listen())
         yield host
         if process.returncode is None:
@@ -73,7 +88,8 @@ async def serving(module: str, *arguments: str, cwd: Path) -> AsyncIterator[Host
         await process.wait()
     finally:
         if process.returncode is None:
-            process.kill()
+            # With the processes that it has made.
+            os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
 
 

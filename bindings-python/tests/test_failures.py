@@ -150,7 +150,7 @@ async def test_a_handler_that_is_cancelled_sends_no_reply() -> None:
         assert await client.emit_with_ack("echo", "still here") == "still here"
         assert task.cancelled() and not survivor.done()
         assert not asked.done() and not other.done()
-        for one in (asked, other):
+        for one in (asked, other, survivor):
             one.cancel()
 
 

@@ -16,8 +16,8 @@ HANDSHAKE = (
 
 
 def block(program: Program) -> tuple[int, int]:
-    """Connects peers from a process of their own, which ping as well, and has the loop blocked far longer than that may take: how many
-    peers there were, and how many connections were lost."""
+    """Connects peers from a process of their own, which ping as well, and has the loop blocked far longer than that may
+    take: how many peers there were, and how many connections were lost."""
     url = program.line("READY")
     with Program("peers", url, str(CONNECTIONS)) as peers:
         peers.line("CONNECTED")

@@ -92,7 +92,7 @@ async def test_what_threads_emit_arrives_whole_and_in_each_thread_s_order(way: s
 
 
 async def test_a_thread_that_emits_too_much_is_told_and_nothing_else_is_lost() -> None:
-    server: Server[bytes, bytes] = Server("bytes", max_outbox=1 << 16)
+    server: Server[bytes, bytes] = Server("bytes", max_message_size=1 << 12, max_outbox=1 << 14)
     found: asyncio.Queue[Conn] = asyncio.Queue()
     server.on_connect(found.put_nowait)
     got: list[bytes] = []
@@ -116,7 +116,7 @@ async def test_a_thread_that_emits_too_much_is_told_and_nothing_else_is_lost() -
         await conn.drain()
         conn.emit("last")
         await last.wait()
-        assert got == sent and sent
+        assert got == sent and 0 < len(sent) < 500
 
 
 async def test_threads_join_leave_and_broadcast_while_connections_come_and_go() -> None:
@@ -178,7 +178,9 @@ async def test_a_connection_is_one_object_with_one_data_whichever_thread_meets_i
         while not over.is_set():
             for conn in server.conns():
                 known = mine.get(conn.id)
-                if not isinstance(conn.data, list) or (known is not None and known[0] is not conn and conn.is_open):
+                differs = not isinstance(conn.data, list) or (known is not None and known[0] is not conn)
+                # One that has ended may have been let go of in between.
+                if differs and conn.is_open:
                     mistakes.append(f"{conn!r} is another in a thread")
 
     async with server.start("127.0.0.1", 0):
@@ -202,7 +204,7 @@ async def test_a_connection_is_one_object_with_one_data_whichever_thread_meets_i
 
 async def test_no_python_runs_in_the_core_s_thread() -> None:
     server: Server[str, str] = Server()
-    before = set(threading.enumerate())
+    before = set(threading.enumerate()), set(sys._current_frames())
     seen: set[int] = set()
 
     def note(*_: object) -> None:
@@ -215,9 +217,8 @@ async def test_no_python_runs_in_the_core_s_thread() -> None:
         async with server.start("127.0.0.1", 0), Client(server.url) as client:
             assert await client.emit_with_ack("echo", "hi") == "hi"
             assert await client.ping() >= 0
-            assert set(threading.enumerate()) == before
-            # What Python itself knows of the threads that have run any of it.
-            assert set(sys._current_frames()) <= {thread.ident for thread in before}
+            # The interpreter itself knows each thread that has run any Python.
+            assert (set(threading.enumerate()), set(sys._current_frames())) == before
     finally:
         threading.setprofile(None)  # type: ignore[arg-type]
         threading.settrace(None)  # type: ignore[arg-type]

@@ -188,6 +188,8 @@ class Client(Generic[In, Out]):
         self._routes.set_callback("url", url if callable(url) else lambda: url)
         self._core: _etp_ws.ClientCore | None = None
         self._dialling = False
+        # Tasks that run `on_disconnect`.
+        self._ending: set[asyncio.Task[Any] | None] = set()
         self._taps: list[_Events] = []
 
     # --- Handlers and callbacks ------------------------------------------------------------------------------------
@@ -251,7 +253,17 @@ class Client(Generic[In, Out]):
     def on_disconnect(self, f: OnClientDisconnect) -> OnClientDisconnect:
         """Called with the :class:`Disconnect` of each connection that has ended; ``will_reconnect`` tells what
         follows."""
+
+        async def disconnected(disconnect: Disconnect) -> None:
+            task = asyncio.current_task()
+            self._ending.add(task)
+            try:
+                await _outcome(f(disconnect))
+            finally:
+                self._ending.discard(task)
+
         self._handlers._callback("on_disconnect", f)
+        self._routes.set_callback("on_disconnect", disconnected)
         return f
 
     def on_error(self, f: OnClientError) -> OnClientError:
@@ -315,8 +327,8 @@ class Client(Generic[In, Out]):
         return self
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Closes and waits for the end: what was emitted before is sent, ``close_timeout`` in all. A client that is not
-        connected does nothing.
+        """Closes and waits for the end: what was emitted before is sent, ``close_timeout`` in all, and ``on_disconnect``
+        ends. A client that is not connected does nothing.
 
         Raises :exc:`InvalidOption` if the code can't be sent or the reason is longer than 123 bytes of UTF-8.
         Cancelled, the closing goes on.
@@ -324,6 +336,9 @@ class Client(Generic[In, Out]):
         core = self._core
         if core is not None and core.state not in (None, "closed"):
             await wait(core.close(pump(), code, reason))
+            others = [task for task in self._ending if task is not None and task is not asyncio.current_task()]
+            if others:
+                await asyncio.wait(others)
 
     async def wait_closed(self) -> None:
         """Waits until the client is over: closed, rejected, or told not to come back. Cancelling loses nothing."""

@@ -23,7 +23,6 @@ T = TypeVar("T")
 force_plain = False
 
 _pumps: WeakKeyDictionary[asyncio.AbstractEventLoop, _etp_ws.Pump] = WeakKeyDictionary()
-_last: tuple[asyncio.AbstractEventLoop, _etp_ws.Pump] | None = None
 # What a fork's child must not drop.
 _foreign: list[object] = []
 
@@ -31,13 +30,6 @@ _foreign: list[object] = []
 def pump() -> _etp_ws.Pump:
     """The running loop's."""
     loop = asyncio.get_running_loop()
-    last = _last
-    if last is not None and last[0] is loop and not last[1].closed:
-        return last[1]
-    return _pump(loop)
-
-
-def _pump(loop: asyncio.AbstractEventLoop) -> _etp_ws.Pump:
     found = _pumps.get(loop)
     if found is None or found.closed:
         found = _pumps[loop] = _make(loop)
@@ -161,8 +153,7 @@ def log_error(conn: object | None, error: Exception) -> None:
 
 def after_fork() -> None:
     """In a fork's child: the parent's loops and connections are not ours."""
-    global _pumps, _last
+    global _pumps
     _etp_ws.after_fork()
-    _foreign.extend((_pumps, _last))
+    _foreign.append(_pumps)
     _pumps = WeakKeyDictionary()
-    _last = None

@@ -378,22 +378,24 @@ class Server(Generic[In, Out]):
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         main = threading.current_thread() is threading.main_thread()
-        async with self.start(host, port, unix=unix, sock=sock, fd=fd):
+        # Before anybody can know that the server listens.
+        with contextlib.suppress(NotImplementedError):
             if main:
-                with contextlib.suppress(NotImplementedError):
-                    loop.add_signal_handler(signal.SIGTERM, stop.set)
+                loop.add_signal_handler(signal.SIGTERM, stop.set)
+        try:
+            await self.start(host, port, unix=unix, sock=sock, fd=fd)
+            ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self.wait_closed())]
             try:
-                ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(self.wait_closed())]
-                try:
-                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for end in ends:
-                        end.cancel()
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                # A second signal ends the process at once.
+                for end in ends:
+                    end.cancel()
+        finally:
+            # A second signal ends the process at once.
+            with contextlib.suppress(NotImplementedError):
                 if main:
-                    with contextlib.suppress(NotImplementedError):
-                        loop.remove_signal_handler(signal.SIGTERM)
+                    loop.remove_signal_handler(signal.SIGTERM)
+            await self.shutdown()
 
     # --- Connections and rooms -------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A server whose handler blocks its event loop for 5 s, or until told. Pings, of 1 s and 1 s, are sent and answered by whom it is told."""
+"""A server whose handler blocks its loop for 5 s, or until told; whose pings there are (1 s and 1 s) is an argument."""
 
 import asyncio
 import logging

@@ -69,7 +69,7 @@ if how == "by hand":
 elif how == "clients only":
 
     async def only() -> None:
-        async with Server().start("127.0.0.1", 0) as other:
+        async with Server(shutdown_timeout=1.0).start("127.0.0.1", 0) as other:
             other.on("stay", stay)
             client = await Client(other.url).connect()
             clients.append(client)

@@ -1,4 +1,4 @@
-"""Connections in a process of their own, which pings and answers pings: says how many are lost by the time that it is told to."""
+"""Connections in a process of their own, which pings and answers pings: says how many are lost when it is told to."""
 
 import asyncio
 import sys
@@ -12,7 +12,11 @@ url, count = sys.argv[1], int(sys.argv[2])
 async def main() -> None:
     conns: list[ClientConnection] = []
     for _ in range(count):
-        conns.append(await connect(url, ping_interval=1.0, ping_timeout=1.0, close_timeout=1.0, proxy=None, compression=None).__aenter__())
+        conns.append(
+            await connect(
+                url, ping_interval=1.0, ping_timeout=1.0, close_timeout=1.0, proxy=None, compression=None
+            ).__aenter__()
+        )
     readers = [asyncio.ensure_future(conn.recv()) for conn in conns]
     print("CONNECTED", flush=True)
     await asyncio.to_thread(sys.stdin.readline)

@@ -72,6 +72,7 @@ impl Server {
         request: HttpRequest<B>,
         transport: impl FnOnce(&Limits) -> T,
     ) -> Result<Conn, crate::error::Error> {
+        self.inner.hub.runtime()?;
         match self.admit_request(request).await {
             Ok(granted) => Ok(self.serve_granted(granted, transport(&self.inner.hub.limits))),
             Err(refusal) => Err(refusal.into_error(&self.inner)),
