@@ -1,4 +1,4 @@
-"""A server whose handler blocks its loop for 5 s, or until told; whose pings there are (1 s and 1 s) is an argument."""
+"""A server whose handler blocks its event loop for 5 s, or until told; an argument says whose pings there are."""
 
 import asyncio
 import logging
