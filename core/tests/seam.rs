@@ -1230,7 +1230,15 @@ async fn ping_pong(server: Server, peers: usize, events: usize, at_once: usize) 
     while let Some(done) = tasks.join_next().await {
         done.unwrap();
     }
-    assert_eq!(server.stats().handlers_in_flight, 0);
+    // The last reply may arrive before its ticket has been dropped.
+    let dropped = async {
+        while server.stats().handlers_in_flight > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(HANG, dropped)
+        .await
+        .expect("a ticket is in flight for ever");
 }
 
 #[test]
