@@ -36,6 +36,11 @@ STRICT = ("-X", "dev", "-W", "error")
 FORKS = (*STRICT, "-W", "ignore:This process:DeprecationWarning")
 
 
+# In the background of a shell Ctrl-C is ignored, and programs inherit that: these are to be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Program:
     """A program at work."""
 
