@@ -11,18 +11,27 @@ from typing import Any
 
 from etp_ws import Client, Disconnect, EtpError, Rejected
 
+# What is to be said before `connect` has returned.
+unsaid: list[dict[str, Any]] | None = []
+
 
 def say(line: dict[str, Any]) -> None:
+    if unsaid is not None:
+        unsaid.append(line)
+        return
     with contextlib.suppress(BrokenPipeError):  # nobody reads any more: there is nobody to tell
         print(json.dumps(line), flush=True)
 
 
+def begin_to_say(first: dict[str, Any]) -> None:
+    global unsaid
+    waiting, unsaid = unsaid or [], None
+    for line in [first, *waiting]:
+        say(line)
+
+
 def make_client(url: str) -> Client:
     client = Client(url, codec="bytes")
-
-    @client.on_connect
-    def connected() -> None:
-        say({"state": "connected"})
 
     @client.on_disconnect
     def disconnected(end: Disconnect) -> None:
@@ -87,8 +96,11 @@ async def main(url: str) -> int:
         await client.connect()
     except EtpError as error:
         print(error, file=sys.stderr, flush=True)
-        say({"error": error.code})
+        begin_to_say({"error": error.code})
         return 1
+    begin_to_say({"state": "connected"})
+    # From now on it comes back by itself.
+    client.on_connect(lambda: say({"state": "connected"}))
     async with asyncio.TaskGroup() as commands:
         # A command begins while the next line is being waited for: emits keep their order.
         while line := await asyncio.to_thread(sys.stdin.buffer.readline):
