@@ -68,6 +68,7 @@ peers:
 PYTHONS := 3.11 3.13
 
 test-python: $(foreach version,$(PYTHONS),.venv-$(version)/installed)
+	command -v openssl >/dev/null || (apt-get update -qq && apt-get install -y -qq openssl)  # certificates for the TLS tests
 	for version in $(PYTHONS); do .venv-$$version/bin/pytest bindings-python/tests -n 4 --dist worksteal; done
 
 # The wheel, built when a source of it is newer. What is tested is what `make dist` publishes: on Linux zig links it for the glibc of 2012.
