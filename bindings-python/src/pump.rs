@@ -520,41 +520,35 @@ impl Pump {
 
     /// Lets the loop call `run` in its next turn, unless it will anyway.
     pub(crate) fn schedule(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        let this = slf.get();
-        let call_soon = {
-            let mut state = this.state.borrow_mut(py);
-            if state.scheduled || state.pumping {
-                return Ok(());
-            }
-            let Some(event_loop) = &state.event_loop else {
-                return Ok(());
-            };
-            let call_soon = event_loop.call_soon.clone_ref(py);
-            state.scheduled = true;
-            call_soon
-        };
-        call_soon.call1(py, (slf.getattr(intern!(py, "run"))?,))?;
-        Ok(())
+        let wanted = |state: &mut State| !state.pumping && !std::mem::replace(&mut state.scheduled, true);
+        Self::call_soon(slf, intern!(slf.py(), "run"), wanted)
     }
 
     /// Lets the loop call `flush` when this turn has ended.
     pub(crate) fn schedule_flush(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let wanted = |state: &mut State| !std::mem::replace(&mut state.flushing, true);
+        Self::call_soon(slf, intern!(slf.py(), "flush"), wanted)
+    }
+
+    /// Lets the loop call a method in its next turn, if it is `wanted` and the loop has not ended.
+    fn call_soon(
+        slf: &Bound<'_, Self>,
+        method: &Bound<'_, PyString>,
+        wanted: impl FnOnce(&mut State) -> bool,
+    ) -> PyResult<()> {
         let py = slf.py();
-        let this = slf.get();
         let call_soon = {
-            let mut state = this.state.borrow_mut(py);
-            if state.flushing {
-                return Ok(());
-            }
+            let mut state = slf.get().state.borrow_mut(py);
             let Some(event_loop) = &state.event_loop else {
                 return Ok(());
             };
             let call_soon = event_loop.call_soon.clone_ref(py);
-            state.flushing = true;
+            if !wanted(&mut state) {
+                return Ok(());
+            }
             call_soon
         };
-        call_soon.call1(py, (slf.getattr(intern!(py, "flush"))?,))?;
+        call_soon.call1(py, (slf.getattr(method)?,))?;
         Ok(())
     }
 
