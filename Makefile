@@ -18,7 +18,7 @@ export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
 help:
 	@sed -n 's/^# //p' Makefile | head -2
 
-# `make demo SERVER=python`: the same page, served by the Python package.
+# `make demo SERVER=python`, `SERVER=node`: the same page, served by the Python or the Node package.
 SERVER ?= rust
 demo: demo-$(SERVER)
 
@@ -28,7 +28,10 @@ demo-rust:
 demo-python: .venv-3.11/installed
 	.venv-3.11/bin/python bindings-python/examples/chat.py
 
-test: lint test-rust test-wasm test-python test-dist test-peers test-autobahn
+demo-node: node-26
+	.build/node/26/bin/node .build/node-26/bindings-node/examples/chat.mjs
+
+test: lint test-rust test-wasm test-python test-node test-dist test-peers test-autobahn
 
 # --- Rust: unit, integration, doctests -------------------------------------------------------------------------------
 
@@ -52,23 +55,32 @@ test-peers: $(VENV)/ready peers
 	  $(VENV)/bin/pytest tests/conformance --server python --server "python --asgi" --client python -n 8 --dist worksteal; \
 	  $(VENV)/bin/pytest tests/pairs --pairs "python:go go:python python:rust rust:python python:python" -n 4 --dist worksteal; \
 	done
+	for version in $(NODES); do \
+	  export ETP_PEERS_BUILT=1 ETP_NODE=$$version; \
+	  $(VENV)/bin/pytest tests/conformance --server node --server "node --attach" --server "node --attach-tls" --client node -n 8 --dist worksteal; \
+	  $(VENV)/bin/pytest tests/pairs --pairs "node:go go:node node:rust rust:node node:python python:node node:node" -n 8 --dist worksteal; \
+	done
 
 test-autobahn: $(VENV)/ready
 	$(CARGO) build $(LOCKED) --release -p etp-autobahn
 	$(VENV)/bin/pytest tests/autobahn
 
-peers:
+peers: openssl
 	tests/peers/run --build rust
 	tests/peers/run --build go
 	for version in $(PYTHONS); do ETP_PYTHON=$$version tests/peers/run --build python; done
+	for version in $(NODES); do ETP_NODE=$$version tests/peers/run --build node; done
+
+# It makes the certificates of the tests of TLS.
+openssl:
+	@command -v openssl >/dev/null || (apt-get update -qq && apt-get install -y -qq openssl)
 
 # --- Python: one wheel for all versions, a virtual environment for each ----------------------------------------------
 
 # The ends of the range that is tested; the wheel is installed in those between as well (`test-dist`).
 PYTHONS := 3.11 3.13
 
-test-python: $(foreach version,$(PYTHONS),.venv-$(version)/installed)
-	command -v openssl >/dev/null || (apt-get update -qq && apt-get install -y -qq openssl)  # certificates for the TLS tests
+test-python: $(foreach version,$(PYTHONS),.venv-$(version)/installed) openssl
 	for version in $(PYTHONS); do .venv-$$version/bin/pytest bindings-python/tests -n 4 --dist worksteal; done
 
 # The wheel, built when a source of it is newer. What is tested is what `make dist` publishes: on Linux zig links it for the glibc of 2012.
@@ -83,20 +95,6 @@ ZIG := $(if $(filter Linux,$(shell uname -s)),--zig --compatibility manylinux201
 $(WHEEL): $(WHEEL_SOURCES) | $(VENV)/ready
 	rm -rf .build/wheels && mkdir -p .build/wheels
 	$(MATURIN) build --release $(LOCKED) $(ZIG) --interpreter ../$(VENV)/bin/python --out ../.build/wheels
-	touch $@
-
-# What is published, in dist/: the wheel and a source distribution.
-dist: dist/stamp
-	@$(VENV)/bin/python tests/packaging/distribution.py dist
-
-# Inside, and installed in bare environments.
-test-dist: dist/stamp
-	$(VENV)/bin/pytest tests/packaging
-
-dist/stamp: $(WHEEL) $(shell find core bindings-python -type f -not -name '*.pyc' -not -path '*/.*')
-	rm -rf dist && mkdir -p dist
-	cp .build/wheels/*.whl dist
-	$(MATURIN) sdist --out ../dist
 	touch $@
 
 # `make python-3.13`: a virtual environment of that version with the wheel and what its tests need.
@@ -118,9 +116,75 @@ $(VENV)/ready: tests/python/requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r tests/python/requirements.txt
 	touch $@
 
+# --- Node: a binary for all versions, a project for each --------------------------------------------------------------
+
+# The oldest that is supported, and a current one.
+NODES := 20 26
+BINARY := .build/node-binary
+NODE_TARBALLS := .build/npm/stamp
+
+test-node: $(foreach version,$(NODES),node-$(version))
+	for version in $(NODES); do \
+	  (cd .build/node-$$version/bindings-node/tests && ETP_ROOT=$(CURDIR) \
+	    ../../../node/$$version/bin/node --test --test-reporter=spec --test-concurrency=4 *.test.mjs); \
+	done
+
+# The binary beside package.json, for this machine, and the tarballs that `make dist` publishes.
+node: $(NODE_TARBALLS)
+
+$(BINARY): Cargo.toml Cargo.lock bindings-node/npm/build.mjs bindings-node/npm/platforms.json bindings-node/Cargo.toml bindings-node/build.rs \
+		$(shell find core/src bindings-node/src -type f) | $(VENV)/ready
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" RUSTFLAGS="$(REMAPPED)" node bindings-node/npm/build.mjs $(PLATFORM)
+	touch $@
+
+$(NODE_TARBALLS): $(BINARY) LICENSE bindings-node/npm/pack.mjs bindings-node/README.md bindings-node/package.json \
+		$(shell find bindings-node -maxdepth 1 -type f -name '*.*js' -o -maxdepth 1 -name '*.*ts') $(shell find bindings-node/lib -type f)
+	rm -rf .build/npm
+	node bindings-node/npm/pack.mjs .build/npm
+	touch $@
+
+# `make node-26`: a folder with the packages installed from the tarballs, what its tests need, and a copy of all that imports them.
+node-%: .build/node-%/installed
+	@:
+
+.PRECIOUS: .build/node-%/ready .build/node-%/unpacked .build/node-%/installed
+.build/node-%/installed: .build/node-%/unpacked tests/node/project $(shell find bindings-node/tests bindings-node/examples tests/peers/node tests/vectors -type f)
+	tests/node/project .build/node-$*
+	touch $@
+
+.build/node-%/unpacked: .build/node-%/ready $(NODE_TARBALLS)
+	tests/node/unpack .build/node-$*/node_modules .build/npm/*.tgz
+	touch $@
+
+.build/node-%/ready: bindings-node/tests/package-lock.json .build/node/ready
+	mkdir -p .build/node-$*
+	cp bindings-node/tests/package.json bindings-node/tests/package-lock.json .build/node-$*
+	npm ci --prefix .build/node-$* --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
+.build/node/ready: tests/node/versions tests/node/package-lock.json
+	tests/node/versions .build/node $(NODES)
+	touch $@
+
+# --- What is published ------------------------------------------------------------------------------------------------
+
+# In dist/: the wheel, a source distribution, and npm's tarballs.
+dist: dist/stamp
+	@$(VENV)/bin/python tests/packaging/distribution.py dist
+
+# Inside, and installed in bare environments.
+test-dist: dist/stamp .build/node/ready
+	$(VENV)/bin/pytest tests/packaging
+
+dist/stamp: $(WHEEL) $(NODE_TARBALLS) $(shell find core bindings-python -type f -not -name '*.pyc' -not -path '*/.*')
+	rm -rf dist && mkdir -p dist
+	cp .build/wheels/*.whl .build/npm/*.tgz dist
+	$(MATURIN) sdist --out ../dist
+	touch $@
+
 # --- Lint -------------------------------------------------------------------------------------------------------------
 
-lint: lint-python
+lint: lint-python lint-node
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy $(LOCKED) -p etp-ws --no-default-features -- -D warnings
@@ -149,23 +213,37 @@ TYPED_FOLDERS := python examples ../tests/peers/python
 	cd bindings-python && PYTHONPATH=../.build/package ../$(VENV)/bin/stubtest etp_ws --concise --allowlist stubtest.allow --mypy-config-file pyproject.toml
 	touch $@
 
-fmt: $(VENV)/ready
+# Formatted and linted; the types as TypeScript sees them in each kind of project; the tarball as tools of the registry see it.
+lint-node: .build/lint-node
+	@:
+
+JAVASCRIPT_FOLDERS := bindings-node tests/node tests/packaging tests/peers/node tests/bench/peers/node
+BIOME := .build/node/node_modules/.bin/biome
+
+.build/lint-node: .build/node-26/installed biome.jsonc $(shell find $(JAVASCRIPT_FOLDERS) -name '*.*js' -o -name '*.*ts' -o -name '*.json')
+	$(BIOME) ci --error-on-warnings $(JAVASCRIPT_FOLDERS)
+	tests/node/types .build/node-26
+	tests/node/published .build/npm/etp-ws-[0-9]*.tgz
+	touch $@
+
+fmt: $(VENV)/ready .build/node/ready
 	$(CARGO) fmt --all
 	gofmt -w tests/peers/go
 	$(VENV)/bin/ruff check --fix $(PYTHON_FOLDERS)
 	$(VENV)/bin/ruff format $(PYTHON_FOLDERS)
+	$(BIOME) check --write $(JAVASCRIPT_FOLDERS)
 
 # --- Speed ------------------------------------------------------------------------------------------------------------
 
-# Server on one core, generator on the other: Rust against the Go reference, and Python against what its users would take otherwise, each set
-# in one run. Forty minutes; `make bench-python BENCH="--only acked --rounds 3"` for a part.
-bench: bench-rust bench-python
+# Server on one core, generator on the other: Rust against the Go reference, Python and Node against what their users would take otherwise,
+# each set in one run. An hour; `make bench-python BENCH="--only acked --rounds 3"` for a part.
+bench: bench-rust bench-python bench-node bench-node-attach
 
-bench-rust bench-python: bench-%: peers
+bench-rust bench-python bench-node bench-node-attach: bench-%: peers
 	$(CARGO) run $(LOCKED) --release -p etp-bench -- --set $* $(BENCH)
 
 clean:
 	$(CARGO) clean
-	rm -rf $(VENV) .venv-* .build dist
+	rm -rf $(VENV) .venv-* .build dist bindings-node/*.node
 
-.PHONY: help demo demo-rust demo-python test test-rust test-wasm wasm-target test-python bench-rust bench-python test-peers test-autobahn peers dist test-dist lint lint-python fmt bench clean
+.PHONY: help demo demo-rust demo-python demo-node test test-rust test-wasm wasm-target test-python test-node node bench-rust bench-python bench-node bench-node-attach test-peers test-autobahn peers openssl dist test-dist lint lint-python lint-node fmt bench clean

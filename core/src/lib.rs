@@ -122,6 +122,8 @@ pub mod websocket;
 
 #[cfg(feature = "json")]
 pub use payload::Json;
+#[cfg(feature = "tls")]
+pub use net::tls::Pem;
 #[cfg(feature = "net")]
 pub use {
     broadcast::{Broadcast, IntoExcept, IntoRooms, Reached},

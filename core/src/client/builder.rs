@@ -144,17 +144,17 @@ impl ClientBuilder {
         self
     }
 
-    /// Trusts the certificates in this PEM file instead of the system's.
+    /// Trusts these certificates instead of the system's: a PEM file's path, or [`Pem::text`](crate::Pem::text).
     #[cfg(feature = "tls")]
-    pub fn ca(mut self, pem: impl AsRef<std::path::Path>) -> Self {
-        self.tls.ca = Some(pem.as_ref().to_owned());
+    pub fn ca(mut self, pem: impl Into<crate::Pem>) -> Self {
+        self.tls.ca = Some(pem.into());
         self
     }
 
-    /// Shows a certificate of its own: PEM files of the chain and its key.
+    /// Shows a certificate of its own: PEM of the chain and its key, files or text.
     #[cfg(feature = "tls")]
-    pub fn client_cert(mut self, cert: impl AsRef<std::path::Path>, key: impl AsRef<std::path::Path>) -> Self {
-        self.tls.identity = Some((cert.as_ref().to_owned(), key.as_ref().to_owned()));
+    pub fn client_cert(mut self, cert: impl Into<crate::Pem>, key: impl Into<crate::Pem>) -> Self {
+        self.tls.identity = Some((cert.into(), key.into()));
         self
     }
 

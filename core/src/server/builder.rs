@@ -1,8 +1,6 @@
 //! A server's options and handlers while they are gathered, and the check that they can be.
 
 use std::net::SocketAddr;
-#[cfg(feature = "tls")]
-use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,6 +13,8 @@ use crate::handler::Handler;
 use crate::hub::Hub;
 use crate::limits::{Limits, duration, limit_setters};
 use crate::net::origin::{Hosts, Origins};
+#[cfg(feature = "tls")]
+use crate::net::tls::Pem;
 use crate::router::{Router, handler_setters};
 
 pub(crate) struct Options {
@@ -55,7 +55,7 @@ pub struct ServerBuilder {
 
 #[cfg(feature = "tls")]
 enum Tls {
-    Files(PathBuf, PathBuf),
+    Pem(Pem, Pem),
     Config(Arc<rustls::ServerConfig>),
 }
 
@@ -182,10 +182,10 @@ impl ServerBuilder {
         self
     }
 
-    /// TLS on our own listener, from PEM files of the certificate chain and its key.
+    /// TLS on our own listener, from PEM of the certificate chain and its key: paths of files, or [`Pem::text`](crate::Pem::text).
     #[cfg(feature = "tls")]
-    pub fn tls(mut self, cert: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
-        self.tls = Some(Tls::Files(cert.as_ref().to_owned(), key.as_ref().to_owned()));
+    pub fn tls(mut self, cert: impl Into<Pem>, key: impl Into<Pem>) -> Self {
+        self.tls = Some(Tls::Pem(cert.into(), key.into()));
         self
     }
 
@@ -224,7 +224,7 @@ impl ServerBuilder {
             .collect::<Result<_, _>>()?;
         #[cfg(feature = "tls")]
         let tls = match self.tls {
-            Some(Tls::Files(cert, key)) => Some(crate::net::tls::server_config(&cert, &key)?),
+            Some(Tls::Pem(cert, key)) => Some(crate::net::tls::server_config(&cert, &key)?),
             Some(Tls::Config(config)) => Some(config),
             None => None,
         };

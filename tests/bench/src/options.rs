@@ -12,7 +12,8 @@ use crate::sets::{self, Row, Set};
 pub(crate) const USAGE: &str = "\
 etp-bench: ETP servers compared, each on one core, with the load generator on another
 
-  --set rust              servers, scenarios and goals: rust (against go) or python (against other Python libraries)
+  --set rust              servers, scenarios and goals: rust (against go), python and node (each against other libraries
+                          of its language) or node-attach (node on an HTTP server's port against its own)
   --servers rust,go       others than the set's; the first is compared with each of the others
   --rounds 7              interleaved rounds: every round runs every scenario against every server
   --seconds 2             measured time of a run; a quarter of it more warms up

@@ -21,13 +21,18 @@ use crate::dialect::Dialect;
 pub(crate) const CEILING: &str = "ceiling";
 
 /// What `tests/bench/peers/run` starts: servers of other libraries, each with what it speaks. A new one is a line here and an
-/// arm there. Whatever has another name is a test peer, which speaks ETP.
-const OTHERS: [(&str, Dialect); 5] = [
+/// arm there. Whatever has another name is a test peer, which speaks ETP. A name may have options of the server's behind it:
+/// `node --attach`.
+const OTHERS: [(&str, Dialect); 9] = [
     ("websockets", Dialect::Raw),
     ("websockets-uvloop", Dialect::Raw),
     ("picows", Dialect::Raw),
     ("picows-callback", Dialect::Raw),
     ("socketio", Dialect::SocketIo),
+    ("ws", Dialect::Raw),
+    ("ws-cork", Dialect::Raw),
+    ("socketio-node", Dialect::SocketIo),
+    ("bun", Dialect::Raw),
 ];
 
 const OTHERS_LAUNCHER: &str = "tests/bench/peers/run";
@@ -63,6 +68,7 @@ impl Server {
             return Ok(());
         }
         let (launcher, _) = found(name, launcher);
+        let name = name.split_whitespace().next().unwrap_or(name);
         let status = Command::new(launcher)
             .args(["--build", name])
             .stdout(Stdio::null())
@@ -83,7 +89,8 @@ impl Server {
         } else {
             let mut launched = Command::new(launcher);
             launched
-                .args([name, "--listen", "127.0.0.1:0"])
+                .args(name.split_whitespace())
+                .args(["--listen", "127.0.0.1:0"])
                 .env("ETP_PEERS_BUILT", "1");
             launched
         };

@@ -39,7 +39,7 @@ pub(crate) struct Bound {
 const KIB: f64 = 1_024.0;
 const MILLISECOND: f64 = 1e6;
 
-pub(crate) static ALL: [Set; 2] = [
+pub(crate) static ALL: [Set; 4] = [
     Set {
         name: "rust",
         servers: &["rust", "go"],
@@ -94,6 +94,50 @@ pub(crate) static ALL: [Set; 2] = [
             row(IDLE, &[itself(bound("8 KiB", 8.0 * KIB), bound("12 KiB", 12.0 * KIB))]),
         ],
     },
+    Set {
+        name: "node",
+        servers: &["node", "ws", "socketio-node", "bun"],
+        rows: &[
+            row(
+                ACKED,
+                &[
+                    than("ws", one_in("1/10", 10.0), one_in("1/7", 7.0)),
+                    than("socketio-node", one_in("1/12", 12.0), one_in("1/9", 9.0)),
+                    than("bun", bound("1.0", 1.0), bound("1.11", 1.0 / 0.9)),
+                ],
+            ),
+            row(
+                ACKED_1,
+                &[
+                    than("ws", bound("0.9", 0.9), bound("1.1", 1.1)),
+                    than("socketio-node", bound("0.6", 0.6), bound("0.8", 0.8)),
+                ],
+            ),
+            row(LATENCY, &[than("ws", bound("1.0", 1.0), bound("1.3", 1.3))]),
+            row(SLOW, &[than("ws", one_in("1/3", 3.0), one_in("1/2", 2.0))]),
+            row(
+                BROADCAST_8,
+                &[
+                    than("socketio-node", one_in("1/6", 6.0), one_in("1/4", 4.0)),
+                    than("bun", bound("1.0", 1.0), bound("1.11", 1.0 / 0.9)),
+                ],
+            ),
+            row(
+                PING_BUSY,
+                &[itself(
+                    bound("0.5 ms", 0.5 * MILLISECOND),
+                    bound("2 ms", 2.0 * MILLISECOND),
+                )],
+            ),
+            row(IDLE, &[itself(bound("8 KiB", 8.0 * KIB), bound("12 KiB", 12.0 * KIB))]),
+        ],
+    },
+    // What it costs to share the port of an application's HTTP server.
+    Set {
+        name: "node-attach",
+        servers: &["node --attach", "node"],
+        rows: &[row(ACKED, &[than("node", bound("1.05", 1.05), bound("1.10", 1.10))])],
+    },
 ];
 
 const fn row(scenario: Scenario, wants: &'static [Want]) -> Row {
@@ -139,5 +183,33 @@ impl Row {
     pub(crate) fn wanted(&self, than: Option<&str>) -> Option<Bounds> {
         let want = self.wants.iter().find(|want| want.than == than)?;
         Some(want.bounds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn goals_compare_the_first_server_with_others_of_its_set() {
+        for set in &ALL {
+            for row in set.rows {
+                for than in row.wants.iter().filter_map(|want| want.than) {
+                    let (set_name, scenario) = (set.name, row.scenario.name);
+                    assert!(
+                        set.servers[1..].contains(&than),
+                        "`{set_name}` wants a share of {than} in `{scenario}` and doesn't measure it"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_goal_is_stricter_than_the_least_that_is_wanted() {
+        for want in ALL.iter().flat_map(|set| set.rows).flat_map(|row| row.wants) {
+            let Bounds { goal, floor } = want.bounds;
+            assert!(goal.value < floor.value, "{} and {}", goal.text, floor.text);
+        }
     }
 }

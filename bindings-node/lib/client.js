@@ -1,0 +1,259 @@
+// The client.
+"use strict";
+
+const { AsyncLocalStorage } = require("node:async_hooks");
+const { Conn } = require("./conn.js");
+const { before, call, keep, native, schedule, shown } = require("./environment.js");
+const { EtpError } = require("./error.js");
+const { Events } = require("./events.js");
+const { Handlers, Site, checkFunction } = require("./handlers.js");
+const { flatHeaders } = require("./request.js");
+const { checked } = require("./server.js");
+
+const OPTIONS = new Set(
+  ["codec", "auth", "headers", "ca", "tls", "reconnect", "shouldReconnect", "queue", "dialTimeout", "maxMessageSize"].concat(
+    ["maxInflight", "maxOutbox", "maxPendingAcks", "ackTimeout", "pingInterval", "pingTimeout", "closeTimeout"],
+  ),
+);
+
+/** Inside `onDisconnect`: closing there does not wait for it. */
+const ending = new AsyncLocalStorage();
+
+const URL_ASKED = 0;
+
+class Client {
+  #handlers;
+  #url;
+  #options;
+  #auth;
+  #shouldReconnect;
+  #site;
+  #dialling = false;
+  #events = new Set();
+
+  constructor(url, options = {}) {
+    if (typeof url !== "string" && typeof url !== "function") {
+      throw new EtpError("invalid_option", "url is a string, or a function that returns one");
+    }
+    const given = checked(options, OPTIONS, "client");
+    this.#handlers = new Handlers(this, given.codec, true);
+    this.#url = url;
+    const { auth, shouldReconnect, reconnect = true } = given;
+    if (auth !== undefined && typeof auth !== "string" && typeof auth !== "function") {
+      throw new EtpError("invalid_option", "auth is a string, or a function that returns one");
+    }
+    if (shouldReconnect !== undefined) checkFunction(shouldReconnect, "shouldReconnect");
+    this.#auth = auth;
+    this.#shouldReconnect = shouldReconnect;
+    this.#options = {
+      ...given,
+      headers: flatHeaders(given.headers),
+      reconnect: reconnect === true ? {} : reconnect === false ? undefined : reconnect,
+    };
+    native.checkClient(this.#options);
+    this.isReferenced = true;
+    Object.defineProperty(this, "isReferenced", { enumerable: false });
+  }
+
+  on(name, handler) {
+    return this.#handlers.on(name, handler);
+  }
+
+  once(name, handler) {
+    checkFunction(handler, `the handler of event ${JSON.stringify(name)}`);
+    const off = this.on(name, (data) => {
+      off();
+      return handler(data);
+    });
+    return off;
+  }
+
+  off(name) {
+    this.#handlers.off(name);
+  }
+
+  onConnect(f) {
+    return this.#handlers.callback("connect", f);
+  }
+
+  onDisconnect(f) {
+    return this.#handlers.callback("disconnect", f);
+  }
+
+  onError(f) {
+    return this.#handlers.callback("error", f);
+  }
+
+  onUnknownEvent(f) {
+    return this.#handlers.callback("unknownEvent", f);
+  }
+
+  use(middleware) {
+    this.#handlers.use(middleware);
+    return this;
+  }
+
+  events(name, options) {
+    if (typeof name === "object" && name !== null) [name, options] = [undefined, name];
+    const { buffer = 1024 } = options ?? {};
+    if (!Number.isInteger(buffer) || buffer < 1) {
+      throw new EtpError("invalid_option", `buffer is ${shown(buffer)}; it is a whole number from 1`);
+    }
+    const events = new Events(name, buffer, () => {
+      this.#events.delete(events);
+      this.#handlers.untap(events);
+    });
+    this.#events.add(events);
+    this.#handlers.tap(events);
+    return events;
+  }
+
+  // --- Life --------------------------------------------------------------------------------------------------------
+
+  get state() {
+    if (this.#site === undefined) return "closed";
+    return native.clientState(this.#site.id) ?? (this.#dialling ? "connecting" : "closed");
+  }
+
+  async connect(options = {}) {
+    const asks = typeof this.#url === "function" || this.#shouldReconnect !== undefined;
+    return this.#begin((site, id) => native.connect(site, id, asks ? undefined : this.#url), options.signal);
+  }
+
+  /** Connects to a server in this process, without a port. */
+  async connectTo(server, path, headers) {
+    return this.#begin((site, id) => native.connectTo(site, id, server.siteId(), path, flatHeaders(headers)));
+  }
+
+  async #begin(dial, signal) {
+    signal?.throwIfAborted();
+    if (this.#site !== undefined) {
+      throw new EtpError("invalid_state", `this client is ${this.state} already`);
+    }
+    const site = new Site(this.#handlers, Conn, "ETPCLIENT");
+    site.wantsEnds = this.#shouldReconnect !== undefined;
+    this.#handlers.enter(site, (id) =>
+      native.client(id, this.#options, this.#handlers.codec.bytes, this.#auth !== undefined, site.wantsEnds),
+    );
+    this.#site = site;
+    this.#dialling = true;
+    site.active = true;
+    site.holds();
+    try {
+      await call((id) => dial(site.id, id), { signal });
+    } catch (error) {
+      // The core lets go of it by itself once it has begun to dial.
+      if (error instanceof EtpError && error.code === "invalid_state") site.discard();
+      await site.over;
+      throw error;
+    } finally {
+      this.#dialling = false;
+    }
+    return this;
+  }
+
+  async close(code = 1000, reason = "") {
+    const site = this.#site;
+    if (site === undefined) return;
+    before();
+    const failed = call((id) => native.clientClose(site.id, id, code, reason));
+    if (ending.getStore() === this) {
+      failed.catch(() => {});
+      return;
+    }
+    await Promise.race([site.over, failed]);
+  }
+
+  async [Symbol.asyncDispose]() {
+    await this.close();
+  }
+
+  ref() {
+    this.isReferenced = true;
+    this.#site?.holds();
+    return this;
+  }
+
+  unref() {
+    this.isReferenced = false;
+    this.#site?.holds();
+    return this;
+  }
+
+  stats() {
+    return native.stats(this.#site?.id ?? 0);
+  }
+
+  // --- Calls -------------------------------------------------------------------------------------------------------
+
+  emit(name, data) {
+    const encoded = this.#handlers.codec.encode(data);
+    before();
+    native.clientEmit(this.#site?.id ?? 0, name, encoded);
+    schedule();
+  }
+
+  emitWithAck(name, data, options = {}) {
+    const { timeout, signal } = options;
+    const { codec } = this.#handlers;
+    return call(
+      (id) => {
+        const encoded = codec.encode(data);
+        before();
+        native.clientAsk(this.#site?.id ?? 0, id, name, encoded, timeout, codec.bytes);
+        schedule();
+      },
+      { decode: codec.decode ?? undefined, signal },
+    );
+  }
+
+  ping() {
+    return call((id) => native.clientPing(this.#site?.id ?? 0, id));
+  }
+
+  drain() {
+    before();
+    return call((id) => native.clientDrain(this.#site?.id ?? 0, id));
+  }
+
+  // --- What the core tells -----------------------------------------------------------------------------------------
+
+  siteEnded(site) {
+    if (this.#site !== site) return;
+    this.#site = undefined;
+    for (const events of [...this.#events]) events.end();
+  }
+
+  async asked(question, what) {
+    const asked = what === URL_ASKED ? this.#url : this.#auth;
+    try {
+      const text = typeof asked === "function" ? await asked() : asked;
+      if (typeof text === "string") native.answer(question, text, undefined, "");
+      else native.answer(question, undefined, undefined, `${what === URL_ASKED ? "url" : "auth"} gave no string`);
+    } catch (error) {
+      native.answer(question, undefined, keep(error), shown(error));
+    }
+  }
+
+  async disconnected(conn, end, willReconnect) {
+    let comesBack = willReconnect;
+    if (this.#shouldReconnect !== undefined && willReconnect) comesBack = this.#decide(conn, end);
+    const told = { ...end, willReconnect: comesBack };
+    await ending.run(this, () => this.#handlers.callbacks.disconnect?.(told));
+  }
+
+  #decide(conn, end) {
+    // The usual rule, for a function that fails.
+    let again = end.code !== 1008 && !(end.code === 1000 && end.reason !== "" && end.reason !== "server shutdown");
+    try {
+      again = Boolean(this.#shouldReconnect({ ...end, willReconnect: again }));
+    } catch (error) {
+      const failure = new EtpError("handler_failed", `shouldReconnect failed: ${shown(error)}`, { cause: error });
+      this.#site?.failed(conn, failure);
+    }
+    if (!again && this.#site !== undefined) native.clientStop(this.#site.id);
+    return again;
+  }
+}
+
+module.exports = { Client };

@@ -1,0 +1,33 @@
+// Values that travel through the core as numbers: what handlers threw, what `onUpgrade` returned.
+"use strict";
+
+const { EtpError } = require("./error.js");
+
+const kept = new Map();
+let last = 0;
+
+/** Keeps a value; the core says when it is not wanted any more. */
+function keep(value) {
+  do last = (last + 1) >>> 0;
+  while (last === 0 || kept.has(last));
+  kept.set(last, value);
+  return last;
+}
+
+/** Takes a value out. */
+function take(key) {
+  const value = kept.get(key);
+  kept.delete(key);
+  return value;
+}
+
+/** Called by the core for each error that reaches JavaScript. */
+function makeError(code, message, closeCode, closeReason, status, cause) {
+  const error = new EtpError(code, message, cause < 0 ? undefined : { cause: kept.get(cause) });
+  if (closeCode !== undefined && closeCode !== null) error.closeCode = closeCode;
+  if (closeReason !== undefined && closeReason !== null) error.closeReason = closeReason;
+  if (status !== undefined && status !== null) error.status = status;
+  return error;
+}
+
+module.exports = { keep, take, forget: (key) => kept.delete(key), look: (key) => kept.get(key), makeError, kept };

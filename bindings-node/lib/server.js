@@ -1,0 +1,292 @@
+// The server.
+"use strict";
+
+const { adopt, attach } = require("./attach.js");
+const { Broadcast, Conn } = require("./conn.js");
+const { call, keep, native, shown } = require("./environment.js");
+const { EtpError } = require("./error.js");
+const { Handlers, Site } = require("./handlers.js");
+const { Accept, Reject, Request, flatHeaders } = require("./request.js");
+
+const OPTIONS = new Set(
+  ["codec", "origins", "hosts", "path", "tls", "trustedProxies", "maxMessageSize", "maxInflight", "maxInflightTotal"].concat(
+    ["maxOutbox", "maxPendingAcks", "ackTimeout", "pingInterval", "pingTimeout", "handshakeTimeout", "upgradeTimeout"],
+    ["maxConnections", "closeTimeout", "shutdownTimeout"],
+  ),
+);
+
+/** Options with their defaults where the core can't tell "not given" from null. A name that is no option is an error. */
+function checked(options, known, what) {
+  if (options === null || typeof options !== "object") {
+    throw new EtpError("invalid_option", `a ${what}'s options are an object`);
+  }
+  for (const name of Object.keys(options)) {
+    if (!known.has(name)) {
+      const near = [...known].find((one) => one.toLowerCase() === name.toLowerCase().replaceAll("_", ""));
+      const hint = near === undefined ? "" : `; did you mean "${near}"?`;
+      throw new EtpError("invalid_option", `"${name}" is no option of a ${what}${hint}`);
+    }
+  }
+  return { ...options, pingInterval: options.pingInterval === undefined ? 25_000 : options.pingInterval };
+}
+
+class Server {
+  #handlers;
+  #options;
+  #path;
+  #site;
+  #bound = null;
+  #url = null;
+  #detaching = [];
+  #ending;
+
+  constructor(options = {}) {
+    const given = checked(options, OPTIONS, "server");
+    this.#handlers = new Handlers(this, given.codec, false);
+    if (typeof given.origins === "string") given.origins = [given.origins];
+    native.checkServer(given);
+    this.#options = given;
+    this.#path = given.path ?? "/ws";
+    this.isReferenced = true;
+    Object.defineProperty(this, "isReferenced", { enumerable: false });
+  }
+
+  on(name, handler) {
+    return this.#handlers.on(name, handler);
+  }
+
+  off(name) {
+    this.#handlers.off(name);
+  }
+
+  onUpgrade(f) {
+    return this.#handlers.callback("upgrade", f);
+  }
+
+  onConnect(f) {
+    return this.#handlers.callback("connect", f);
+  }
+
+  onDisconnect(f) {
+    return this.#handlers.callback("disconnect", f);
+  }
+
+  onError(f) {
+    return this.#handlers.callback("error", f);
+  }
+
+  onUnknownEvent(f) {
+    return this.#handlers.callback("unknownEvent", f);
+  }
+
+  use(middleware) {
+    this.#handlers.use(middleware);
+    return this;
+  }
+
+  // --- Life --------------------------------------------------------------------------------------------------------
+
+  #enter() {
+    if (this.#ending !== undefined) throw new EtpError("invalid_state", "the server is shutting down");
+    this.#site ??= this.#handlers.enter(new Site(this.#handlers, Conn, "ETPSERVER"), (id) =>
+      native.server(id, this.#options, this.#handlers.codec.bytes),
+    );
+    return this.#site;
+  }
+
+  async listen(options = {}) {
+    if (typeof options === "number") options = { port: options };
+    const { port = 0, host = "127.0.0.1", path } = options;
+    if (path !== undefined && typeof path !== "string") throw new EtpError("invalid_option", "path is a Unix socket's path");
+    if (!Number.isInteger(port) || port < 0 || port > 65_535) {
+      throw new EtpError("invalid_option", `port is ${shown(port)}; it is a number from 0 to 65535`);
+    }
+    if (typeof host !== "string") throw new EtpError("invalid_option", "host is a name or an address");
+    const site = this.#enter();
+    const { active } = site;
+    site.active = true;
+    site.holds();
+    let bound;
+    try {
+      bound = await call((id) => {
+        if (path !== undefined) native.listenUnix(site.id, id, path);
+        else native.listen(site.id, id, `${host.includes(":") ? `[${host}]` : host}:${port}`);
+      });
+    } catch (error) {
+      site.active = active;
+      site.holds();
+      throw error;
+    }
+    if (this.#site !== site) throw new EtpError("connection_closed", "the server was shut down");
+    const { url, address, port: at } = bound;
+    this.#url = url;
+    this.#bound = path ?? { address, port: at, family: address.includes(":") ? "IPv6" : "IPv4" };
+    return this;
+  }
+
+  address() {
+    return this.#bound;
+  }
+
+  get url() {
+    return this.#url;
+  }
+
+  attach(server, options = {}) {
+    if (typeof server?.on !== "function" || typeof server.listenerCount !== "function") {
+      throw new TypeError("attach takes an http.Server or https.Server");
+    }
+    const { path = this.#path } = options;
+    if (typeof path !== "string" || !path.startsWith("/")) {
+      throw new EtpError("invalid_option", `path is ${shown(path)}; it begins with "/"`);
+    }
+    this.#enter();
+    this.#detaching.push(
+      attach(server, path, (request, socket, head) => {
+        // What a handshake fails for is told to `onError`; a bug of ours has nobody else.
+        this.handleUpgrade(request, socket, head).catch((error) => this.#site?.failed(undefined, error));
+      }),
+    );
+    return this;
+  }
+
+  async handleUpgrade(request, socket, head) {
+    const site = this.#enter();
+    site.attached += 1;
+    site.holds();
+    let accepted = false;
+    try {
+      accepted = await adopt(site.id, request, socket, head ?? Buffer.alloc(0));
+    } finally {
+      if (!accepted) site.detachedOne();
+    }
+    return accepted;
+  }
+
+  async shutdown(options = {}) {
+    const site = this.#site;
+    if (site === undefined) return;
+    const { timeout } = options;
+    if (timeout !== undefined && !(typeof timeout === "number" && timeout >= 0)) {
+      throw new EtpError("invalid_option", `timeout is ${shown(timeout)}; it is a number of milliseconds`);
+    }
+    if (this.#ending === undefined) {
+      native.shutdown(site.id, timeout);
+      for (const detach of this.#detaching.splice(0)) detach();
+      // What it waits for keeps the process alive.
+      site.active = true;
+      site.holds();
+      this.#ending = site.over;
+    }
+    await this.#ending;
+  }
+
+  async [Symbol.asyncDispose]() {
+    await this.shutdown();
+  }
+
+  ref() {
+    this.isReferenced = true;
+    this.#site?.holds();
+    return this;
+  }
+
+  unref() {
+    this.isReferenced = false;
+    this.#site?.holds();
+    return this;
+  }
+
+  // --- Everybody ---------------------------------------------------------------------------------------------------
+
+  emit(name, data) {
+    return this.except().emit(name, data);
+  }
+
+  to(...rooms) {
+    return new Broadcast(this.#handlers, rooms.flat(), []);
+  }
+
+  except(...whom) {
+    return new Broadcast(this.#handlers, undefined, []).except(...whom);
+  }
+
+  get conns() {
+    return this.except().conns;
+  }
+
+  conn(id) {
+    const site = this.#site;
+    return site?.known(native.find(site.id, id))[0];
+  }
+
+  get rooms() {
+    return this.#site === undefined ? [] : native.rooms(this.#site.id);
+  }
+
+  members(room) {
+    return this.to(room).conns;
+  }
+
+  memberCount(room) {
+    return this.#site === undefined ? 0 : native.memberCount(this.#site.id, room);
+  }
+
+  clearRoom(room) {
+    if (this.#site !== undefined) native.clearRoom(this.#site.id, room);
+  }
+
+  stats() {
+    return native.stats(this.#site?.id ?? 0);
+  }
+
+  // --- What the core tells -----------------------------------------------------------------------------------------
+
+  /** The number of the server at work, for clients in memory. */
+  siteId() {
+    return this.#enter().id;
+  }
+
+  siteEnded(site) {
+    if (this.#site !== site) return;
+    this.#site = undefined;
+    this.#bound = null;
+    this.#url = null;
+    this.#ending = undefined;
+  }
+
+  async upgraded(ticket, raw, incoming) {
+    const request = new Request(raw, incoming);
+    let answer;
+    try {
+      answer = await this.#handlers.callbacks.upgrade?.(request);
+    } catch (error) {
+      answer = error instanceof Reject ? error : { threw: error };
+      if (!(error instanceof Reject)) {
+        native.failUpgrade(ticket, keep(error), shown(error));
+        return;
+      }
+    } finally {
+      request.incoming = undefined;
+    }
+    try {
+      if (answer instanceof Reject) {
+        native.reject(ticket, answer.status, answer.body, flatHeaders(answer.headers));
+      } else if (answer instanceof Accept) {
+        const { data, headers, protocol, close } = answer;
+        const kept = data === undefined ? undefined : keep(data);
+        native.accept(ticket, kept, flatHeaders(headers), protocol, close?.code, close?.reason ?? "");
+      } else {
+        native.accept(ticket, answer === undefined ? undefined : keep(answer), [], undefined, undefined, "");
+      }
+    } catch (error) {
+      native.failUpgrade(ticket, keep(error), shown(error));
+    }
+  }
+
+  async disconnected(conn, end) {
+    await this.#handlers.callbacks.disconnect?.(conn, end);
+  }
+}
+
+module.exports = { Server, checked };

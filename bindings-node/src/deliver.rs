@@ -1,0 +1,446 @@
+//! Items of the queue as numbers and values for JavaScript: `drain` fills an `Int32Array` with records of four numbers, and answers an
+//! array with the values that belong to them, in the same order. `lib/pump.js` reads them.
+
+use std::ptr;
+
+use etp_ws::{Conn, Error, ErrorKind, Payload};
+use napi::bindgen_prelude::{Int32ArraySlice, JsValue, Uint8ArraySlice, Unknown};
+use napi::{Env, check_status, sys};
+use napi_derive::napi;
+
+use crate::error::Failure;
+use crate::kept::Data;
+use crate::pump::{Pump, slot_of};
+use crate::queue::{Chunk, Item, SMALL, Value};
+use crate::server::Attached;
+use crate::{request, text};
+
+/// Numbers before the records: how many records there are, and what remains.
+const HEAD: usize = 2;
+/// Numbers of a record.
+const RECORD: usize = 4;
+/// Bytes of payloads in one batch; more wait for the next, so that others get their turn.
+const BUDGET: usize = 64 * 1024;
+
+/// What a record says. The handler's number, 0 and up, is an event: its slot, its ticket, the length of its payload where that lies in
+/// the chunk, else -1.
+mod kind {
+    /// An event without a handler: slot, ticket, length; its name.
+    pub(super) const UNKNOWN: i32 = -1;
+    /// A connection that was not known: slot, site; its generation, and the number of its data or -1.
+    pub(super) const MEET: i32 = -2;
+    /// A handshake: site, ticket; the request, and the number of its `IncomingMessage` or -1.
+    pub(super) const UPGRADE: i32 = -3;
+    /// slot, ticket.
+    pub(super) const CONNECT: i32 = -4;
+    /// slot or -1, ticket, site, whether it was attached; code, reason, clean, normal, will reconnect, id, rooms.
+    pub(super) const DISCONNECT: i32 = -5;
+    /// slot.
+    pub(super) const CLOSING: i32 = -6;
+    /// slot or -1, site; the error, the id of the connection or undefined.
+    pub(super) const ERROR: i32 = -7;
+    /// site, question, what.
+    pub(super) const ASK: i32 = -8;
+    /// promise, whether it is an error; the payload or error.
+    pub(super) const ACKED: i32 = -9;
+    /// promise, whether it is an error; the value or error.
+    pub(super) const SETTLED: i32 = -10;
+    /// bridge; the bytes.
+    pub(super) const BRIDGED: i32 = -11;
+    /// bridge.
+    pub(super) const RESUME: i32 = -12;
+    /// bridge.
+    pub(super) const ENDED: i32 = -13;
+    /// number of a kept value.
+    pub(super) const FORGET: i32 = -14;
+    /// site.
+    pub(super) const DETACH: i32 = -15;
+}
+
+/// What is left when a batch has ended.
+mod left {
+    pub(super) const NOTHING: i32 = 0;
+    /// Others first.
+    pub(super) const MORE: i32 = 1;
+    /// The chunk is full.
+    pub(super) const CHUNK: i32 = 2;
+}
+
+/// The records and values of one batch.
+struct Page<'a> {
+    env: Env,
+    ints: &'a mut [i32],
+    at: usize,
+    values: sys::napi_value,
+    len: u32,
+    chunk: &'a mut [u8],
+    used: usize,
+}
+
+impl Page<'_> {
+    /// Whether a record, and one for a connection that is met by the way, have room.
+    fn has_room(&self) -> bool {
+        self.at + 2 * RECORD <= self.ints.len()
+    }
+
+    fn record(&mut self, record: [i32; RECORD]) {
+        if let Some(place) = self.ints.get_mut(self.at..self.at + RECORD) {
+            place.copy_from_slice(&record);
+            self.at += RECORD;
+        }
+    }
+
+    fn value(&mut self, value: sys::napi_value) -> napi::Result<()> {
+        // SAFETY: both values are of this call.
+        #[expect(unsafe_code, reason = "the Node API as it is: this is on the path of each event")]
+        check_status!(unsafe { sys::napi_set_element(self.env.raw(), self.values, self.len, value) })?;
+        self.len += 1;
+        Ok(())
+    }
+
+    fn text(&mut self, value: &str) -> napi::Result<()> {
+        // SAFETY: the environment is that of this call.
+        #[expect(unsafe_code, reason = "the Node API as it is")]
+        let value = unsafe { text::write(self.env.raw(), value.as_bytes()) }?;
+        self.value(value)
+    }
+
+    fn buffer(&mut self, bytes: &[u8]) -> napi::Result<()> {
+        // SAFETY: the environment is that of this call.
+        #[expect(unsafe_code, reason = "the Node API as it is")]
+        let value = unsafe { text::write_buffer(self.env.raw(), bytes) }?;
+        self.value(value)
+    }
+
+    fn number(&mut self, number: f64) -> napi::Result<()> {
+        let value = self.env.create_double(number)?.raw();
+        self.value(value)
+    }
+
+    fn bool(&mut self, value: bool) -> napi::Result<()> {
+        self.number(if value { 1.0 } else { 0.0 })
+    }
+
+    fn undefined(&mut self) -> napi::Result<()> {
+        let mut value = ptr::null_mut();
+        // SAFETY: the environment is that of this call.
+        #[expect(unsafe_code, reason = "the Node API as it is")]
+        check_status!(unsafe { sys::napi_get_undefined(self.env.raw(), &raw mut value) })?;
+        self.value(value)
+    }
+
+    fn texts(&mut self, texts: &[String]) -> napi::Result<()> {
+        self.number(texts.len() as f64)?;
+        texts.iter().try_for_each(|one| self.text(one))
+    }
+}
+
+fn int(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(-1)
+}
+
+#[napi]
+impl Pump {
+    /// Takes a batch. `ints` gets the number of records, what is left (0 nothing, 1 more, 2 more when there is a new chunk), then the
+    /// records; payloads that are wanted as bytes lie in `chunk` from `used` on.
+    #[napi]
+    pub fn drain<'a>(
+        &self,
+        env: &'a Env,
+        mut ints: Int32ArraySlice<'_>,
+        mut chunk: Uint8ArraySlice<'_>,
+        used: u32,
+    ) -> napi::Result<Unknown<'a>> {
+        let mut values = ptr::null_mut();
+        // SAFETY: the environment is that of this call.
+        #[expect(unsafe_code, reason = "the Node API as it is: this is on the path of each event")]
+        check_status!(unsafe { sys::napi_create_array(env.raw(), &raw mut values) })?;
+        // SAFETY: nobody else looks at either array before the call has ended.
+        #[expect(unsafe_code, reason = "JavaScript's own arrays are filled in place")]
+        let (ints, chunk) = unsafe { (ints.as_mut(), chunk.as_mut()) };
+        self.errors.guard(env, || {
+            let mut page = Page {
+                env: Env::from_raw(env.raw()),
+                ints,
+                at: HEAD,
+                values,
+                len: 0,
+                chunk,
+                used: used as usize,
+            };
+            let left = self.fill(&mut page)?;
+            let records = int((page.at - HEAD) / RECORD);
+            if let [count, what, ..] = page.ints {
+                (*count, *what) = (records, left);
+            }
+            Ok(())
+        })?;
+        // SAFETY: the array was made in this call.
+        #[expect(unsafe_code, reason = "the generic form of a value")]
+        Ok(unsafe { Unknown::from_raw_unchecked(env.raw(), values) })
+    }
+}
+
+impl Pump {
+    fn fill(&self, page: &mut Page<'_>) -> Result<i32, Failure> {
+        let Some(queue) = self.queue() else {
+            return Ok(left::NOTHING);
+        };
+        let mut batch = std::mem::take(&mut self.state().batch);
+        if batch.items.is_empty() {
+            queue.swap(&mut batch);
+        }
+        self.delivering();
+        let mut spent = 0;
+        let mut left = left::NOTHING;
+        while let Some(item) = batch.items.pop_front() {
+            if !page.has_room() || spent >= BUDGET {
+                batch.items.push_front(item);
+                left = left::MORE;
+                break;
+            }
+            match item {
+                Item::Event {
+                    site,
+                    handler,
+                    reply,
+                    payload,
+                } => {
+                    let payload = match &payload {
+                        Chunk::Here(at, len) => batch.bytes.get(*at..*at + *len).unwrap_or_default(),
+                        Chunk::Apart(bytes) => bytes,
+                    };
+                    let bytes = self.wants_bytes(reply.conn(), site);
+                    if bytes && payload.len() <= SMALL && page.used + payload.len() > page.chunk.len() {
+                        let at = batch.bytes.len();
+                        // Its payload lies in the batch as before; only the ways out of the borrow are few.
+                        let again = payload.to_vec();
+                        batch.bytes.extend_from_slice(&again);
+                        batch.items.push_front(Item::Event {
+                            site,
+                            handler,
+                            payload: Chunk::Here(at, again.len()),
+                            reply,
+                        });
+                        left = left::CHUNK;
+                        break;
+                    }
+                    spent += payload.len();
+                    self.event(page, site, handler, reply, payload, bytes)?;
+                }
+                item => self.other(page, item)?,
+            }
+        }
+        self.state().batch = batch;
+        Ok(left)
+    }
+
+    fn wants_bytes(&self, conn: &Conn, site: u32) -> bool {
+        let state = self.state();
+        match slot_of(conn).and_then(|slot| state.conns.get(slot)) {
+            Some(entry) => entry.bytes,
+            None => state.sites.get(&site).is_some_and(|site| site.bytes),
+        }
+    }
+
+    fn event(
+        &self,
+        page: &mut Page<'_>,
+        site: u32,
+        handler: i32,
+        reply: etp_ws::handler::Reply,
+        payload: &[u8],
+        bytes: bool,
+    ) -> Result<(), Failure> {
+        if !bytes && !etp_ws::handler::is_text(payload) {
+            reply.fail(Error::new(ErrorKind::InvalidPayload, "the payload is not UTF-8"));
+            return Ok(());
+        }
+        let slot = self.known(page, reply.conn(), site, bytes)?;
+        if slot < 0 {
+            // Nothing of a connection comes after its end.
+            return Ok(());
+        }
+        let name = (handler == kind::UNKNOWN).then(|| reply.event_name().to_owned());
+        let ticket = int(self.state().replies.insert(Some(reply)));
+        let small = bytes && payload.len() <= SMALL;
+        let len = if small { int(payload.len()) } else { -1 };
+        page.record([handler, slot, ticket, len]);
+        if let Some(name) = name {
+            page.text(&name)?;
+        }
+        if small {
+            let end = page.used + payload.len();
+            if let Some(place) = page.chunk.get_mut(page.used..end) {
+                place.copy_from_slice(payload);
+            }
+            page.used = end;
+        } else if bytes {
+            page.buffer(payload)?;
+        } else {
+            // SAFETY: the environment is that of this call; the payload is UTF-8.
+            #[expect(unsafe_code, reason = "the Node API as it is: this is on the path of each event")]
+            let value = unsafe { text::write(page.env.raw(), payload) }?;
+            page.value(value)?;
+        }
+        Ok(())
+    }
+
+    /// The slot of a connection, which JavaScript is told of if it is new.
+    fn known(&self, page: &mut Page<'_>, conn: &Conn, site: u32, bytes: bool) -> Result<i32, Failure> {
+        let (slot, new) = self.meet(conn, site, bytes);
+        if let Some(generation) = new {
+            let data = conn.data().remove::<Data>().and_then(|data| data.0.take());
+            page.record([kind::MEET, slot, site.cast_signed(), 0]);
+            page.number(f64::from(generation))?;
+            page.number(data.map_or(-1.0, f64::from))?;
+        }
+        Ok(slot)
+    }
+
+    fn other(&self, page: &mut Page<'_>, item: Item) -> Result<(), Failure> {
+        match item {
+            Item::Event { .. } => {}
+            Item::Upgrade { site, request, ticket } => {
+                let ticket = int(self.state().upgrades.insert(ticket));
+                let attached = request.extensions().get::<Attached>();
+                let incoming = attached.map_or(-1.0, |attached| f64::from(attached.0));
+                page.record([kind::UPGRADE, site.cast_signed(), ticket, 0]);
+                let object = request::object(&page.env, &request)?;
+                page.value(object)?;
+                page.number(incoming)?;
+            }
+            Item::Connect { site, conn, ticket } => {
+                let bytes = self.wants_bytes(&conn, site);
+                let slot = self.known(page, &conn, site, bytes)?;
+                let ticket = int(self.state().connects.insert(ticket));
+                page.record([kind::CONNECT, slot, ticket, 0]);
+            }
+            Item::Disconnect {
+                site,
+                conn,
+                disconnect,
+                ticket,
+            } => {
+                let bytes = self.wants_bytes(&conn, site);
+                let wanted = self
+                    .state()
+                    .sites
+                    .get(&site)
+                    .is_some_and(|site| site.routes.disconnect.load(std::sync::atomic::Ordering::Relaxed));
+                let unknown = slot_of(&conn).is_none();
+                let attached = conn.request().extensions().get::<Attached>().is_some();
+                let last = (site.cast_signed() << 1) | i32::from(attached);
+                if unknown && !wanted {
+                    drop(ticket);
+                    if attached {
+                        page.record([kind::DISCONNECT, -1, -1, last]);
+                    }
+                } else {
+                    let slot = self.known(page, &conn, site, bytes)?;
+                    let ticket = int(self.state().ends.insert(ticket));
+                    page.record([kind::DISCONNECT, slot, ticket, last]);
+                    page.number(f64::from(disconnect.code))?;
+                    page.text(&disconnect.reason)?;
+                    page.bool(disconnect.clean)?;
+                    page.bool(disconnect.normal)?;
+                    page.bool(disconnect.will_reconnect)?;
+                    page.text(&conn.id().to_string())?;
+                    page.texts(&conn.rooms())?;
+                }
+            }
+            Item::Closing(conn) => {
+                let slot = self.slot(&conn);
+                page.record([kind::CLOSING, slot, 0, 0]);
+            }
+            Item::Error { site, conn, error } => {
+                let slot = conn.as_ref().map_or(-1, |conn| self.slot(conn));
+                page.record([kind::ERROR, slot, site.cast_signed(), 0]);
+                let object = self.errors.object(&page.env, &error)?;
+                page.value(object)?;
+                match conn.filter(|_| slot < 0) {
+                    Some(conn) => page.text(&conn.id().to_string())?,
+                    None => page.undefined()?,
+                }
+            }
+            Item::Ask { site, what, answer } => {
+                let question = int(self.state().questions.insert(answer));
+                page.record([kind::ASK, site.cast_signed(), question, what as i32]);
+            }
+            Item::Acked { id, bytes, outcome } => {
+                self.state().asked.remove(&id);
+                match outcome {
+                    Ok(payload) => self.acked(page, id, bytes, &payload)?,
+                    Err(error) => self.failed(page, kind::ACKED, id, &error)?,
+                }
+            }
+            Item::Settled { id, outcome } => {
+                self.state().tasks.remove(&id);
+                match outcome {
+                    Ok(value) => {
+                        page.record([kind::SETTLED, id.cast_signed(), 0, 0]);
+                        match value {
+                            Value::None => page.undefined()?,
+                            Value::Bool(value) => page.bool(value)?,
+                            Value::Number(number) => page.number(number)?,
+                            Value::Bound(url, addr) => {
+                                let object = crate::server::address(&page.env, &url, addr)?;
+                                page.value(object)?;
+                            }
+                        }
+                    }
+                    Err(error) => self.failed(page, kind::SETTLED, id, &error)?,
+                }
+            }
+            Item::Bridged { id, bytes } => {
+                page.record([kind::BRIDGED, id.cast_signed(), 0, 0]);
+                page.buffer(&bytes)?;
+            }
+            Item::Resume(id) => page.record([kind::RESUME, id.cast_signed(), 0, 0]),
+            Item::Ended(id) => page.record([kind::ENDED, id.cast_signed(), 0, 0]),
+            Item::Forget(key) => page.record([kind::FORGET, key.cast_signed(), 0, 0]),
+            Item::Abandon(site) => self.abandon_all(site),
+            Item::Detach(site) => {
+                if let Some(queue) = self.queue() {
+                    queue.remove_end(site);
+                }
+                let over = self.state().sites.remove(&site);
+                drop(over);
+                page.record([kind::DETACH, site.cast_signed(), 0, 0]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The slot of a connection that JavaScript knows, else -1.
+    fn slot(&self, conn: &Conn) -> i32 {
+        slot_of(conn).map_or(-1, int)
+    }
+
+    fn acked(&self, page: &mut Page<'_>, id: u32, bytes: bool, payload: &Payload) -> Result<(), Failure> {
+        if !bytes && !payload.is_text() {
+            let error = Error::new(ErrorKind::InvalidPayload, "the acknowledgment is not UTF-8");
+            return self.failed(page, kind::ACKED, id, &error);
+        }
+        page.record([kind::ACKED, id.cast_signed(), 0, 0]);
+        if bytes {
+            page.buffer(payload.as_bytes())?;
+        } else {
+            // SAFETY: the environment is that of this call; the payload is UTF-8.
+            #[expect(
+                unsafe_code,
+                reason = "the Node API as it is: this is on the path of each acknowledgment"
+            )]
+            let value = unsafe { text::write(page.env.raw(), payload.as_bytes()) }?;
+            page.value(value)?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, page: &mut Page<'_>, what: i32, id: u32, error: &Error) -> Result<(), Failure> {
+        page.record([what, id.cast_signed(), 1, 0]);
+        let object = self.errors.object(&page.env, error)?;
+        page.value(object)?;
+        Ok(())
+    }
+}

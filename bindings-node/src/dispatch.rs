@@ -1,0 +1,120 @@
+//! The core's handler trait: each call only queues for JavaScript, or answers at once where there is no callback.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket};
+use etp_ws::{Accept, Conn, Disconnect, Error, Incoming, Reject, Request};
+use rustc_hash::FxHashMap;
+
+use crate::queue::{Item, Queue, SiteId};
+
+/// In the `slot` of a connection: somebody waits for the beginning of its end.
+pub(crate) const WATCHED: u64 = 1 << 63;
+/// In the `slot` of a connection: JavaScript knows it no more.
+pub(crate) const GONE: u64 = 1 << 62;
+
+/// What the core's thread must know of the callbacks and handlers of one server or client.
+#[derive(Default)]
+pub(crate) struct Routes {
+    pub(crate) upgrade: AtomicBool,
+    pub(crate) connect: AtomicBool,
+    /// Ends are for JavaScript also of connections that it has not met.
+    pub(crate) disconnect: AtomicBool,
+    /// Events without a handler are for JavaScript as well.
+    pub(crate) unknown: AtomicBool,
+    handlers: RwLock<FxHashMap<Box<str>, i32>>,
+}
+
+impl Routes {
+    pub(crate) fn set(&self, name: &str, handler: i32) {
+        let mut handlers = self.handlers.write().unwrap_or_else(PoisonError::into_inner);
+        handlers.insert(name.into(), handler);
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        let mut handlers = self.handlers.write().unwrap_or_else(PoisonError::into_inner);
+        handlers.remove(name);
+    }
+
+    fn find(&self, name: &str) -> Option<i32> {
+        let handlers = self.handlers.read().unwrap_or_else(PoisonError::into_inner);
+        handlers.get(name).copied()
+    }
+}
+
+pub(crate) struct Dispatch {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) site: SiteId,
+    pub(crate) routes: Arc<Routes>,
+}
+
+impl Handler for Dispatch {
+    fn upgrade(&self, request: &Request, ticket: UpgradeTicket) -> Option<BoxFuture> {
+        if self.queue.is_closed() {
+            ticket.reject(Reject::new(503));
+        } else if self.routes.upgrade.load(Ordering::Relaxed) {
+            self.queue.push(Item::Upgrade {
+                site: self.site,
+                request: request.clone(),
+                ticket,
+            });
+        } else {
+            ticket.accept(Accept::new());
+        }
+        None
+    }
+
+    fn connect(&self, conn: &Conn, ticket: ConnectTicket) -> Option<BoxFuture> {
+        if self.routes.connect.load(Ordering::Relaxed) {
+            self.queue.push(Item::Connect {
+                site: self.site,
+                conn: conn.clone(),
+                ticket,
+            });
+        } else {
+            ticket.complete();
+        }
+        None
+    }
+
+    fn event(&self, _: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
+        match self.routes.find(event.name()) {
+            Some(handler) => self.queue.push_event(self.site, handler, &event, reply),
+            None if self.routes.unknown.load(Ordering::Relaxed) => {
+                self.queue.push_event(self.site, -1, &event, reply);
+            }
+            None => reply.no_handler(),
+        }
+        None
+    }
+
+    fn closing(&self, conn: &Conn) {
+        if conn.slot() & WATCHED != 0 {
+            self.queue.push(Item::Closing(conn.clone()));
+        }
+    }
+
+    fn disconnect(&self, conn: &Conn, disconnect: Disconnect, ticket: DisconnectTicket) -> Option<BoxFuture> {
+        self.queue.push(Item::Disconnect {
+            site: self.site,
+            conn: conn.clone(),
+            disconnect,
+            ticket,
+        });
+        None
+    }
+
+    fn abandon(&self) {
+        self.queue.push(Item::Abandon(self.site));
+    }
+
+    fn error(&self, conn: Option<&Conn>, error: Error) -> Option<BoxFuture> {
+        self.queue.push(Item::Error {
+            site: self.site,
+            conn: conn.cloned(),
+            error,
+        });
+        None
+    }
+}

@@ -1,0 +1,562 @@
+//! What one environment's loop does with its queue: a call for a batch, and what JavaScript answers in batches of its own.
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use etp_ws::handler::{AckId, Awaited, ConnectTicket, DisconnectTicket, Held, Reply, UpgradeTicket, is_text};
+use etp_ws::{BoxError, Client, Conn, Error, ErrorKind, Server};
+use napi::Env;
+use napi::bindgen_prelude::{FnArgs, Function, JsValue, Object, Unknown};
+use napi::threadsafe_function::UnknownReturnValue;
+use napi_derive::napi;
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use tokio::sync::oneshot;
+
+use crate::bridge::Bridge;
+use crate::dispatch::{GONE, Routes, WATCHED};
+use crate::error::{Cause, Errors, Failure, misuse};
+use crate::kept::Kept;
+use crate::queue::{Batch, Queue, SiteId};
+use crate::runtime::Runtime;
+use crate::text;
+
+/// How long servers and clients that are alive at the end of an environment may take for their farewell.
+const FAREWELL: Duration = Duration::from_millis(100);
+
+/// A server or client at work.
+pub(crate) struct Site {
+    pub(crate) routes: Arc<Routes>,
+    /// Payloads become `Buffer`s, not strings.
+    pub(crate) bytes: bool,
+    pub(crate) what: What,
+}
+
+pub(crate) enum What {
+    Server(Server),
+    /// Empty until `connect` has ended, and after the end.
+    Client(Arc<Mutex<Option<Client>>>),
+}
+
+/// A connection that JavaScript knows: its place in the slab is its slot.
+pub(crate) struct Entry {
+    pub(crate) conn: Conn,
+    pub(crate) generation: u32,
+    pub(crate) site: SiteId,
+    pub(crate) bytes: bool,
+}
+
+/// How an acknowledgment is given up.
+pub(crate) enum GiveUp {
+    Conn(Conn, AckId),
+    Client(Awaited),
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) batch: Batch,
+    pub(crate) sites: FxHashMap<SiteId, Site>,
+    pub(crate) next_site: SiteId,
+    /// Clients that have yet to connect.
+    pub(crate) builders: FxHashMap<SiteId, etp_ws::ClientBuilder>,
+    pub(crate) conns: Slab<Entry>,
+    pub(crate) generation: u32,
+    /// Nothing in the place of one that a shutdown gave up: its handler may still come.
+    pub(crate) replies: Slab<Option<Reply>>,
+    pub(crate) upgrades: Slab<UpgradeTicket>,
+    pub(crate) connects: Slab<ConnectTicket>,
+    pub(crate) ends: Slab<DisconnectTicket>,
+    pub(crate) questions: Slab<oneshot::Sender<Result<String, BoxError>>>,
+    /// By the number of their promise.
+    pub(crate) asked: FxHashMap<u32, GiveUp>,
+    pub(crate) tasks: FxHashMap<u32, tokio::task::AbortHandle>,
+    pub(crate) bridges: FxHashMap<u32, Bridge>,
+    /// A batch is being handled: what is written waits for its end.
+    delivering: bool,
+    /// Something was written in this turn without waiting; the rest does.
+    armed: bool,
+    scratch: Vec<u8>,
+    wide: Vec<u16>,
+}
+
+/// An environment at work.
+struct Running {
+    queue: Arc<Queue>,
+    runtime: Runtime,
+}
+
+/// What all of an environment's servers and clients share. Its methods are called on the environment's thread alone.
+#[napi]
+pub struct Pump {
+    pub(crate) errors: Errors,
+    running: Arc<Mutex<Option<Running>>>,
+    /// The environment's end is looked after.
+    hooked: Cell<bool>,
+    state: RefCell<State>,
+}
+
+fn running(of: &Mutex<Option<Running>>) -> std::sync::MutexGuard<'_, Option<Running>> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends all that runs, briefly.
+fn end(running: Running, time: Duration) {
+    let queue = running.queue.clone();
+    let ending = running.queue;
+    running.runtime.wait(
+        async move { ending.end_all(time).await },
+        time + Duration::from_millis(500),
+    );
+    queue.close();
+    running.runtime.end();
+}
+
+#[napi]
+impl Pump {
+    /// `makeError(code, message, closeCode, closeReason, status, cause)` makes an `EtpError`.
+    #[napi(constructor)]
+    pub fn new(
+        make_error: Function<
+            '_,
+            FnArgs<(String, String, Option<u32>, Option<String>, Option<u32>, i64)>,
+            Object<'static>,
+        >,
+    ) -> napi::Result<Self> {
+        Ok(Self {
+            errors: Errors(make_error.create_ref()?),
+            running: Arc::default(),
+            hooked: Cell::new(false),
+            state: RefCell::default(),
+        })
+    }
+
+    /// Begins the core's thread; `wake` is called when something waits.
+    #[napi]
+    pub fn begin(&self, env: Env, wake: Function<'_, (), UnknownReturnValue>) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            let mut slot = running(&self.running);
+            if slot.is_some() {
+                return Ok(());
+            }
+            let wake = wake.build_threadsafe_function::<()>().weak::<true>().build()?;
+            let runtime = Runtime::begin()?;
+            let queue = Queue::new(wake, runtime.handle().clone());
+            *slot = Some(Running { queue, runtime });
+            drop(slot);
+            if self.hooked.replace(true) {
+                return Ok(());
+            }
+            let weak: Weak<_> = Arc::downgrade(&self.running);
+            // An environment ends with all that is at work in it: a worker that is terminated, a process that exits.
+            env.add_env_cleanup_hook(weak, |weak| {
+                let left = weak.upgrade().and_then(|slot| running(&slot).take());
+                if let Some(left) = left {
+                    end(left, FAREWELL);
+                }
+            })?;
+            Ok(())
+        })
+    }
+
+    /// Ends the core's thread, when nothing is at work any more.
+    #[napi]
+    pub fn end(&self, env: Env) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            let left = running(&self.running).take();
+            if let Some(left) = left {
+                end(left, Duration::ZERO);
+            }
+            let mut state = self.state();
+            let left = State {
+                next_site: state.next_site,
+                generation: state.generation,
+                ..State::default()
+            };
+            let left = std::mem::replace(&mut *state, left);
+            drop(state);
+            // Tickets report their loss: outside the borrow.
+            drop(left);
+            Ok(())
+        })
+    }
+
+    /// Whether the process stays alive.
+    #[napi]
+    pub fn hold(&self, env: Env, hold: bool) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            if let Some(running) = &*running(&self.running) {
+                // SAFETY: methods are called on the environment's thread.
+                #[expect(unsafe_code, reason = "the environment's own thread is known here alone")]
+                unsafe {
+                    running.queue.hold(env.raw(), hold);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// What is there: sites, connections, tickets and bridges, questions, items in the queue. For tests.
+    #[napi]
+    pub fn live(&self) -> Vec<u32> {
+        let state = self.state();
+        let tickets = state.replies.len() + state.upgrades.len() + state.connects.len() + state.ends.len();
+        let queued = self.queue().map_or(0, |queue| queue.len());
+        [
+            state.sites.len(),
+            state.conns.len(),
+            tickets,
+            state.bridges.len(),
+            state.questions.len() + state.asked.len() + state.tasks.len(),
+            queued,
+        ]
+        .map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+        .to_vec()
+    }
+
+    /// Completes handlers. `ints` has two numbers for each: its ticket, and how many UTF-16 units of `text` are its reply, or -1 less how
+    /// many of `bytes`. Then what this turn has written is sent.
+    #[napi]
+    pub fn flush(&self, env: Env, text: Unknown<'_>, ints: &[i32], count: u32, bytes: &[u8]) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            let Some(queue) = self.queue() else { return Ok(()) };
+            {
+                let _held = queue.wakes.hold();
+                let ints = ints.get(..count as usize * 2).unwrap_or_default();
+                if !ints.is_empty() {
+                    self.complete(&env, &text, ints, bytes)?;
+                }
+            }
+            let mut state = self.state();
+            state.delivering = false;
+            state.armed = false;
+            drop(state);
+            queue.wakes.release_on(&queue.runtime);
+            Ok(())
+        })
+    }
+
+    /// Completes a handler with bytes, however many.
+    #[napi]
+    pub fn reply_bytes(&self, env: Env, ticket: u32, bytes: &[u8]) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            if let Some(reply) = self.take_reply(ticket) {
+                let _held = self.writing();
+                reply.send_payload(bytes, is_text(bytes));
+            }
+            Ok(())
+        })
+    }
+
+    /// Ends a handler without a reply: what it threw is kept under `cause`, and reads as `shown`.
+    #[napi]
+    pub fn fail(&self, env: Env, ticket: u32, cause: u32, shown: String) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            let cause = self.cause(cause, shown);
+            if let Some(reply) = self.take_reply(ticket) {
+                reply.fail(cause);
+            }
+            Ok(())
+        })
+    }
+
+    /// Ends a handler without a reply: the codec could not decode its payload, or encode what it returned.
+    #[napi]
+    pub fn fail_payload(
+        &self,
+        env: Env,
+        ticket: u32,
+        message: String,
+        cause: Option<u32>,
+        shown: String,
+    ) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            let cause = cause.map(|cause| self.cause(cause, shown));
+            let mut error = Error::new(ErrorKind::InvalidPayload, message);
+            if let Some(cause) = cause {
+                error = error.with_source(cause);
+            }
+            if let Some(reply) = self.take_reply(ticket) {
+                reply.fail(error);
+            }
+            Ok(())
+        })
+    }
+
+    /// Ends a handler without a reply: nobody handles such events.
+    #[napi]
+    pub fn no_handler(&self, env: Env, ticket: u32) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            if let Some(reply) = self.take_reply(ticket) {
+                reply.no_handler();
+            }
+            Ok(())
+        })
+    }
+
+    /// Ends `onConnect`: well, or with what it threw.
+    #[napi]
+    pub fn connected(&self, env: Env, ticket: u32, cause: Option<u32>, shown: String) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            let cause = cause.map(|cause| self.cause(cause, shown));
+            let ticket = self.state().connects.try_remove(ticket as usize);
+            let _held = self.writing();
+            match (ticket, cause) {
+                (Some(ticket), None) => ticket.complete(),
+                (Some(ticket), Some(cause)) => ticket.fail(cause),
+                (None, _) => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// Ends `onDisconnect`: the connection's slot is free.
+    #[napi]
+    pub fn disconnected(&self, env: Env, ticket: u32, slot: i32) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            let mut state = self.state();
+            let entry = usize::try_from(slot).ok().and_then(|slot| state.conns.try_remove(slot));
+            let ticket = state.ends.try_remove(ticket as usize);
+            drop(state);
+            if let Some(entry) = entry {
+                entry.conn.set_slot(GONE);
+            }
+            drop(ticket);
+            Ok(())
+        })
+    }
+
+    /// Answers what a client has asked for.
+    #[napi]
+    pub fn answer(
+        &self,
+        env: Env,
+        question: u32,
+        text: Option<String>,
+        cause: Option<u32>,
+        shown: String,
+    ) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            let cause = cause.map(|cause| self.cause(cause, shown.clone()));
+            let asked = self.state().questions.try_remove(question as usize);
+            if let Some(asked) = asked {
+                let answer = match (text, cause) {
+                    (Some(text), _) => Ok(text),
+                    (None, Some(cause)) => Err(BoxError::from(cause)),
+                    (None, None) => Err(BoxError::from(shown)),
+                };
+                // The dial may have been given up.
+                let _ = asked.send(answer);
+            }
+            Ok(())
+        })
+    }
+
+    /// The caller does not wait any more.
+    #[napi]
+    pub fn give_up(&self, env: Env, id: u32) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            let mut state = self.state();
+            let asked = state.asked.remove(&id);
+            let task = state.tasks.remove(&id);
+            drop(state);
+            match asked {
+                Some(GiveUp::Conn(conn, ack)) => conn.cancel_ack(ack),
+                Some(GiveUp::Client(awaited)) => drop(awaited),
+                None => {}
+            }
+            if let Some(task) = task {
+                task.abort();
+            }
+            Ok(())
+        })
+    }
+
+    /// Panics inside the guard: shows what becomes of a bug of ours.
+    #[napi]
+    pub fn panic_for_tests(&self, env: Env) -> napi::Result<()> {
+        self.errors.guard(&env, || panic!("a panic for tests"))
+    }
+
+    /// Panics in a task of the core's: shows that the thread outlives it.
+    #[napi]
+    pub fn panic_in_core_for_tests(&self, env: Env) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            self.require()?.runtime.spawn(async { panic!("a panic for tests") });
+            Ok(())
+        })
+    }
+}
+
+impl Pump {
+    pub(crate) fn state(&self) -> RefMut<'_, State> {
+        self.state.borrow_mut()
+    }
+
+    pub(crate) fn queue(&self) -> Option<Arc<Queue>> {
+        running(&self.running).as_ref().map(|running| running.queue.clone())
+    }
+
+    pub(crate) fn require(&self) -> Result<Arc<Queue>, Failure> {
+        self.queue().ok_or_else(|| misuse("nothing is at work here"))
+    }
+
+    pub(crate) fn delivering(&self) {
+        self.state().delivering = true;
+    }
+
+    fn take_reply(&self, ticket: u32) -> Option<Reply> {
+        self.state().replies.try_remove(ticket as usize).flatten()
+    }
+
+    pub(crate) fn cause(&self, key: u32, shown: String) -> Cause {
+        let kept = match self.queue() {
+            Some(queue) => Kept::new(key, &queue),
+            None => Kept::lost(key),
+        };
+        Cause::new(kept, shown)
+    }
+
+    /// Around whatever writes to connections. Inside a batch all of it waits for the end; outside the first of a turn goes out at once, and
+    /// the rest together.
+    pub(crate) fn writing(&self) -> Option<Held> {
+        let queue = self.queue()?;
+        let mut state = self.state();
+        if state.delivering || state.armed {
+            return Some(queue.wakes.hold());
+        }
+        state.armed = true;
+        queue.arm();
+        None
+    }
+
+    /// Sends replies. What of them is no ASCII is read once more, as the lengths count UTF-16 units.
+    fn complete(&self, env: &Env, text: &Unknown<'_>, ints: &[i32], bytes: &[u8]) -> Result<(), Failure> {
+        let (mut scratch, mut wide) = {
+            let mut state = self.state();
+            (std::mem::take(&mut state.scratch), std::mem::take(&mut state.wide))
+        };
+        let units: usize = ints
+            .chunks_exact(2)
+            .filter_map(|pair| usize::try_from(pair[1]).ok())
+            .sum();
+        // SAFETY: it is the string that this method is called with.
+        #[expect(unsafe_code, reason = "the Node API as it is: this is on the path of each event")]
+        let ascii = unsafe {
+            text::read(env.raw(), text.raw(), &mut scratch)?;
+            let ascii = scratch.len() == units;
+            if !ascii {
+                text::read_wide(env.raw(), text.raw(), &mut wide)?;
+            }
+            ascii
+        };
+        let (mut text_at, mut bytes_at) = (0, 0);
+        let mut one = String::new();
+        for pair in ints.chunks_exact(2) {
+            let reply = self.take_reply(pair[0].cast_unsigned());
+            if let Ok(len) = usize::try_from(pair[1]) {
+                let end = text_at + len;
+                if let Some(reply) = reply {
+                    if ascii {
+                        reply.send_payload(scratch.get(text_at..end).unwrap_or_default(), true);
+                    } else {
+                        one.clear();
+                        let units = wide.get(text_at..end).unwrap_or_default();
+                        let broken = char::decode_utf16(units.iter().copied()).try_for_each(|unit| {
+                            one.push(unit?);
+                            Ok::<_, std::char::DecodeUtf16Error>(())
+                        });
+                        match broken {
+                            Ok(()) => reply.send_payload(one.as_bytes(), true),
+                            Err(_) => reply.fail(surrogate()),
+                        }
+                    }
+                }
+                text_at = end;
+            } else {
+                let end = bytes_at + usize::try_from(-1 - i64::from(pair[1])).unwrap_or(0);
+                let payload = bytes.get(bytes_at..end).unwrap_or_default();
+                if let Some(reply) = reply {
+                    reply.send_payload(payload, is_text(payload));
+                }
+                bytes_at = end;
+            }
+        }
+        scratch.shrink_to(256 * 1024);
+        wide.shrink_to(128 * 1024);
+        let mut state = self.state();
+        state.scratch = scratch;
+        state.wide = wide;
+        Ok(())
+    }
+
+    /// The slot of a connection, and whether it is new.
+    pub(crate) fn meet(&self, conn: &Conn, site: SiteId, bytes: bool) -> (i32, Option<u32>) {
+        if conn.slot() & GONE != 0 {
+            return (-1, None);
+        }
+        if let Some(slot) = slot_of(conn) {
+            return (i32::try_from(slot).unwrap_or(-1), None);
+        }
+        let mut state = self.state();
+        state.generation = state.generation.wrapping_add(1);
+        let generation = state.generation;
+        let slot = state.conns.insert(Entry {
+            conn: conn.clone(),
+            generation,
+            site,
+            bytes,
+        });
+        drop(state);
+        conn.set_slot(slot as u64 + 1);
+        (i32::try_from(slot).unwrap_or(i32::MAX), Some(generation))
+    }
+
+    /// Lets go of handlers that a shutdown does not wait for any more.
+    pub(crate) fn abandon_all(&self, site: SiteId) {
+        let mut state = self.state();
+        let State { replies, conns, .. } = &mut *state;
+        let mut given_up = Vec::new();
+        for (_, place) in replies.iter_mut() {
+            let slot = place.as_ref().and_then(|reply| slot_of(reply.conn()));
+            if slot
+                .and_then(|slot| conns.get(slot))
+                .is_some_and(|entry| entry.site == site)
+            {
+                given_up.extend(place.take());
+            }
+        }
+        drop(state);
+        drop(given_up);
+    }
+
+    /// The connection in a slot, if it is still the one of this generation.
+    pub(crate) fn conn(&self, slot: i32, generation: u32) -> Option<(Conn, bool)> {
+        let state = self.state();
+        let entry = state.conns.get(usize::try_from(slot).ok()?)?;
+        (entry.generation == generation).then(|| (entry.conn.clone(), entry.bytes))
+    }
+}
+
+/// The slot of a connection that JavaScript knows.
+pub(crate) fn slot_of(conn: &Conn) -> Option<usize> {
+    let known = conn.slot() & !WATCHED;
+    if known & GONE != 0 {
+        return None;
+    }
+    usize::try_from(known).ok()?.checked_sub(1)
+}
+
+/// Half of a surrogate pair has no form in UTF-8.
+pub(crate) fn surrogate() -> Error {
+    Error::new(
+        ErrorKind::InvalidPayload,
+        "the text can't be encoded as UTF-8 (a lone surrogate)",
+    )
+}
+
+/// Bytes that outlive the call.
+pub(crate) fn owned(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}

@@ -1,0 +1,337 @@
+//! What waits for one environment's loop: filled by the core's thread, emptied by JavaScript a batch at a time.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use etp_ws::handler::{ConnectTicket, DisconnectTicket, Reply, UpgradeTicket, Wakes};
+use etp_ws::{BoxError, Client, Conn, Disconnect, Error, Incoming, Payload, Request, Server};
+
+use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode, UnknownReturnValue};
+use napi::{Status, sys};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+
+/// Payloads up to this size are copied into the batch, larger ones keep a buffer of their own.
+pub(crate) const SMALL: usize = 4096;
+/// Memory of a batch that is kept for the next one.
+const KEPT: usize = 256 * 1024;
+/// How long what was written may wait for the turn that it was written in to end: a handler that blocks the loop must not keep the
+/// replies of those before it.
+const LINGER: Duration = Duration::from_millis(2);
+
+/// A number for each server or client that is at work in an environment; never used twice.
+pub(crate) type SiteId = u32;
+
+/// A text that a client asks for anew at each dial.
+#[derive(Clone, Copy)]
+pub(crate) enum Question {
+    Url,
+    Auth,
+}
+
+/// One thing for JavaScript to do.
+pub(crate) enum Item {
+    Event {
+        site: SiteId,
+        /// The handler's number; -1 if there is none of that name.
+        handler: i32,
+        reply: Reply,
+        payload: Chunk,
+    },
+    Upgrade {
+        site: SiteId,
+        request: Request,
+        ticket: UpgradeTicket,
+    },
+    Connect {
+        site: SiteId,
+        conn: Conn,
+        ticket: ConnectTicket,
+    },
+    Disconnect {
+        site: SiteId,
+        conn: Conn,
+        disconnect: Disconnect,
+        ticket: DisconnectTicket,
+    },
+    /// Closing has begun, of a connection whose `closed` or `signal` somebody has looked at.
+    Closing(Conn),
+    Error {
+        site: SiteId,
+        conn: Option<Conn>,
+        error: Error,
+    },
+    Ask {
+        site: SiteId,
+        what: Question,
+        answer: oneshot::Sender<Result<String, BoxError>>,
+    },
+    /// The outcome of `emitWithAck`, and whether its payload is wanted as bytes.
+    Acked {
+        id: u32,
+        bytes: bool,
+        outcome: Result<Payload, Error>,
+    },
+    /// The outcome of anything else that is awaited.
+    Settled { id: u32, outcome: Result<Value, Error> },
+    /// Bytes for the socket of a bridged connection.
+    Bridged { id: u32, bytes: Bytes },
+    /// A bridged socket may be read on.
+    Resume(u32),
+    /// A bridged socket is to be ended.
+    Ended(u32),
+    /// A value that nobody will ask for any more.
+    Forget(u32),
+    /// A shutdown's time is nearly over.
+    Abandon(SiteId),
+    /// The server or client is over; nothing of it comes after this.
+    Detach(SiteId),
+}
+
+/// Where a payload lies.
+pub(crate) enum Chunk {
+    /// In the batch's own bytes.
+    Here(usize, usize),
+    Apart(Bytes),
+}
+
+/// An outcome on its way from the core's thread, not yet a JavaScript value.
+pub(crate) enum Value {
+    None,
+    Bool(bool),
+    Number(f64),
+    /// A listener: URL, host and port.
+    Bound(String, Option<(String, u16)>),
+}
+
+/// Items in the order of their arrival, and the small payloads of its events.
+#[derive(Default)]
+pub(crate) struct Batch {
+    pub(crate) items: VecDeque<Item>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+#[derive(Default)]
+struct State {
+    batch: Batch,
+    /// JavaScript has been called, or is about to be, and has not looked yet.
+    signalled: bool,
+    closed: bool,
+}
+
+/// How to end what is at work when the environment has ended.
+pub(crate) enum End {
+    Server(Server),
+    /// Shut when the application's handle goes; this is not one.
+    Client(Weak<Mutex<Option<Client>>>),
+}
+
+pub(crate) type Wake = ThreadsafeFunction<(), UnknownReturnValue, (), Status, false, true>;
+
+/// The queue of one environment.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    wake: Wake,
+    /// Connections that JavaScript has written to in its current turn.
+    pub(crate) wakes: Wakes,
+    pub(crate) runtime: Handle,
+    signals: Arc<Signals>,
+    ends: Mutex<Vec<(SiteId, End)>>,
+}
+
+#[derive(Default)]
+struct Signals {
+    filled: Notify,
+    linger: Notify,
+}
+
+impl Queue {
+    pub(crate) fn new(wake: Wake, runtime: Handle) -> Arc<Self> {
+        let signals = Arc::<Signals>::default();
+        let queue = Arc::new(Self {
+            state: Mutex::default(),
+            wake,
+            wakes: Wakes::default(),
+            runtime: runtime.clone(),
+            signals: signals.clone(),
+            ends: Mutex::default(),
+        });
+        // Woken by the first item, this task runs when the connections that are due before it have had their turn: one call for all of
+        // their events.
+        let (weak, filled) = (Arc::downgrade(&queue), signals.clone());
+        runtime.spawn(async move {
+            loop {
+                filled.filled.notified().await;
+                let Some(queue) = weak.upgrade() else { return };
+                if queue.is_closed() {
+                    return;
+                }
+                queue.wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
+                filled.linger.notify_one();
+            }
+        });
+        let wakes = queue.wakes.clone();
+        let weak = Arc::downgrade(&queue);
+        runtime.spawn(async move {
+            loop {
+                signals.linger.notified().await;
+                tokio::time::sleep(LINGER).await;
+                wakes.release();
+                if weak.upgrade().is_none_or(|queue| queue.is_closed()) {
+                    return;
+                }
+            }
+        });
+        queue
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn filled(&self, mut state: MutexGuard<'_, State>) {
+        if !state.signalled {
+            state.signalled = true;
+            drop(state);
+            self.signals.filled.notify_one();
+        }
+    }
+
+    /// Appends an item. One that comes when the environment has ended is dropped, and its ticket with it.
+    pub(crate) fn push(&self, item: Item) {
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            drop(item);
+            return;
+        }
+        state.batch.items.push_back(item);
+        self.filled(state);
+    }
+
+    pub(crate) fn push_event(&self, site: SiteId, handler: i32, event: &Incoming<'_>, reply: Reply) {
+        let bytes = event.payload();
+        let apart = (bytes.len() > SMALL).then(|| event.payload_bytes());
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            return;
+        }
+        let payload = match apart {
+            Some(bytes) => Chunk::Apart(bytes),
+            None => {
+                let at = state.batch.bytes.len();
+                state.batch.bytes.extend_from_slice(bytes);
+                Chunk::Here(at, bytes.len())
+            }
+        };
+        state.batch.items.push_back(Item::Event {
+            site,
+            handler,
+            reply,
+            payload,
+        });
+        self.filled(state);
+    }
+
+    /// Exchanges an emptied batch for what has gathered; the next item calls JavaScript again.
+    pub(crate) fn swap(&self, batch: &mut Batch) {
+        batch.bytes.clear();
+        batch.bytes.shrink_to(KEPT);
+        if batch.items.capacity() * size_of::<Item>() > KEPT {
+            batch.items.shrink_to(KEPT / size_of::<Item>());
+        }
+        let mut state = self.lock();
+        state.signalled = false;
+        std::mem::swap(&mut state.batch, batch);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lock().batch.items.len()
+    }
+
+    /// What is written from now on may wait for the end of the turn, but not longer than [`LINGER`].
+    pub(crate) fn arm(&self) {
+        self.signals.linger.notify_one();
+    }
+
+    pub(crate) fn add_end(&self, site: SiteId, end: End) {
+        self.ends
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((site, end));
+    }
+
+    pub(crate) fn remove_end(&self, site: SiteId) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = ends.iter().position(|(id, _)| *id == site);
+        let end = at.map(|at| ends.swap_remove(at));
+        drop(ends);
+        drop(end);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Nothing reaches JavaScript any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let batch = std::mem::take(&mut state.batch);
+        drop(state);
+        drop(batch);
+        self.signals.filled.notify_one();
+        self.signals.linger.notify_one();
+    }
+
+    /// Ends servers and clients.
+    pub(crate) async fn end_all(&self, time: Duration) {
+        let ends = std::mem::take(&mut *self.ends.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut tasks = Vec::new();
+        for (_, end) in ends {
+            tasks.push(tokio::spawn(async move {
+                match end {
+                    End::Server(server) => server.shutdown_within(time).await,
+                    End::Client(client) => {
+                        let client = client.upgrade().and_then(|client| {
+                            let client = client.lock().unwrap_or_else(PoisonError::into_inner);
+                            client.clone()
+                        });
+                        if let Some(client) = client {
+                            let _ = tokio::time::timeout(time, client.close()).await;
+                        }
+                    }
+                }
+            }));
+        }
+        for task in tasks {
+            // A panic in one must not keep the others.
+            let _ = task.await;
+        }
+    }
+
+    /// Whether the process stays alive for what may come: a matter of the environment's own thread.
+    ///
+    /// # Safety
+    /// Called on the thread of this environment.
+    #[expect(
+        unsafe_code,
+        reason = "the safe forms are deprecated, and need the function to themselves"
+    )]
+    pub(crate) unsafe fn hold(&self, env: sys::napi_env, hold: bool) {
+        if self.wake.aborted() {
+            return;
+        }
+        // SAFETY: the function is alive, and this is its environment.
+        unsafe {
+            if hold {
+                sys::napi_ref_threadsafe_function(env, self.wake.raw());
+            } else {
+                sys::napi_unref_threadsafe_function(env, self.wake.raw());
+            }
+        }
+    }
+}
