@@ -4,7 +4,7 @@
 
 const { Pump } = require("./load.js");
 const { EtpError, shown } = require("./error.js");
-const { keep, take, forget, look, makeError, kept } = require("./kept.js");
+const { keep, take, forget, look, makeError, delivering, kept } = require("./kept.js");
 
 /** Called around what is asked of the core. */
 const native = new Pump(makeError);
@@ -137,6 +137,7 @@ const ints = new Int32Array(2 + RECORD * 4096);
 const CHUNK_SIZE = 16 * 1024;
 const SMALL = 4096;
 let chunk = Buffer.alloc(0);
+let { buffer: memory } = chunk;
 let used = 0;
 let wantsBytes = false;
 
@@ -147,37 +148,51 @@ let nextValue = 0;
 
 /** Called by the core when something waits. */
 function wake() {
-  let left;
-  do {
-    if (!running) return;
-    if (wantsBytes && chunk.length - used < SMALL) {
-      chunk = Buffer.allocUnsafeSlow(CHUNK_SIZE);
-      used = 0;
+  if (!running) return;
+  // What handlers write goes out together, at the end.
+  turn = true;
+  let left = MORE;
+  try {
+    do left = batch();
+    while (left === CHUNK && running);
+  } finally {
+    values = [];
+    if (left === MORE) setImmediate(wake);
+    flush();
+    if (waiting) {
+      // What waits for nothing that takes time ends in this turn.
+      waiting = false;
+      queueMicrotask(lastTick);
+    } else {
+      turn = false;
     }
-    values = native.drain(ints, chunk, used);
-    nextValue = 0;
-    at = 2;
-    until = 2 + RECORD * ints[0];
-    left = ints[1];
-    while (at < until) {
-      const what = ints[at];
-      if (what >= UNKNOWN) {
-        const { site } = conns[ints[at + 1]];
-        site.scope.runInAsyncScope(events, undefined, site);
-      } else {
-        other(what);
-      }
-    }
-  } while (left === CHUNK);
-  values = [];
-  if (left === MORE) setImmediate(wake);
-  flush();
-  if (waiting) {
-    // Handlers that wait for nothing that takes time end in this turn.
-    waiting = false;
-    turn = true;
-    queueMicrotask(lastTick);
   }
+}
+
+function batch() {
+  if (wantsBytes && chunk.length - used < SMALL) {
+    chunk = Buffer.allocUnsafeSlow(CHUNK_SIZE);
+    memory = chunk.buffer;
+    used = 0;
+  }
+  delivering(true);
+  values = native.drain(ints, chunk, used);
+  delivering(false);
+  nextValue = 0;
+  at = 2;
+  until = 2 + RECORD * ints[0];
+  const left = ints[1];
+  while (at < until) {
+    const what = ints[at];
+    if (what >= UNKNOWN) {
+      const { site } = conns[ints[at + 1]];
+      site.scope.runInAsyncScope(events, undefined, site);
+    } else {
+      waiting = true;
+      other(what);
+    }
+  }
+  return left;
 }
 
 /** Runs the events of one site that follow each other. */
@@ -191,38 +206,64 @@ function events(site) {
     const ticket = ints[at + 2];
     const length = ints[at + 3];
     at += RECORD;
-    const name = what === UNKNOWN ? values[nextValue++] : undefined;
+    let name;
+    let acked = true;
+    if (what === UNKNOWN) {
+      name = values[nextValue++];
+      acked = values[nextValue++] === 1;
+    }
     let payload;
     if (length < 0) {
       payload = values[nextValue++];
     } else {
-      payload = chunk.subarray(used, used + length);
+      payload = Buffer.from(memory, used, length);
       used += length;
     }
-    event(site, conn, name === undefined ? handlers[what] : undefined, name, what, ticket, payload);
+    if (name === undefined && site.taps === null && handlers[what] !== undefined) {
+      event(site, conn, handlers[what], ticket, payload);
+    } else {
+      odd(site, conn, name ?? site.names[what], handlers[what], acked, ticket, payload);
+    }
   }
 }
 
-function event(site, conn, handler, name, number, ticket, payload) {
+/** An event without a handler, or one that iterators get a copy of. */
+function odd(site, conn, name, handler, acked, ticket, payload) {
+  let data;
+  try {
+    data = site.decode === null ? payload : site.decode(payload);
+  } catch (error) {
+    failPayload(site, ticket, error);
+    return;
+  }
+  let taken = false;
+  for (const tap of site.taps ?? []) taken = tap.push(name, data) || taken;
+  const { unknown } = site;
+  if (handler !== undefined) run(site, handler, conn, data, ticket);
+  else if (unknown !== undefined) run(site, (conn, data) => unknown(conn, name, data), conn, data, ticket);
+  else if (taken && !acked) reply(site, ticket, undefined);
+  else native.noHandler(ticket);
+}
+
+function event(site, conn, handler, ticket, payload) {
+  let data = payload;
+  if (site.decode !== null) {
+    try {
+      data = site.decode(payload);
+    } catch (error) {
+      failPayload(site, ticket, error);
+      return;
+    }
+  }
+  run(site, handler, conn, data, ticket);
+}
+
+/** Runs a handler; what it returns, or resolves to, is the reply. */
+function run(site, handler, conn, data, ticket) {
   let outcome;
   try {
-    let data = payload;
-    if (site.decode !== null) data = site.decode(payload);
-    if (handler !== undefined && site.taps === null) {
-      outcome = handler(conn, data);
-    } else {
-      const called = name ?? site.names[number];
-      if (site.taps !== null) for (const tap of site.taps) tap.push(called, data);
-      if (handler !== undefined) {
-        outcome = handler(conn, data);
-      } else if (site.unknown !== undefined) {
-        outcome = site.unknown(conn, called, data);
-      } else {
-        native.noHandler(ticket);
-        return;
-      }
-    }
-    // Whatever has a `then` is awaited; bytes have none that counts.
+    outcome = handler(conn, data);
+    // Whatever has a `then` is awaited.
     if (typeof outcome !== "object" || outcome === null || typeof outcome.then !== "function") {
       reply(site, ticket, outcome);
       return;
@@ -364,7 +405,7 @@ function reply(site, ticket, value) {
   try {
     encoded = site.encode(value);
   } catch (error) {
-    fail(site, ticket, error);
+    failPayload(site, ticket, error);
     return;
   }
   if (site.epoch !== epoch || !running) return;
@@ -395,14 +436,16 @@ function reply(site, ticket, value) {
   schedule();
 }
 
+/** The handler threw. */
 function fail(site, ticket, error) {
+  if (site.epoch === epoch && running) native.fail(ticket, keep(error), shown(error));
+}
+
+/** The codec could not read the payload, or write the reply. */
+function failPayload(site, ticket, error) {
   if (site.epoch !== epoch || !running) return;
-  if (error instanceof EtpError && error.code === "invalid_payload") {
-    const cause = error.cause === undefined ? undefined : keep(error.cause);
-    native.failPayload(ticket, error.message, cause, shown(error.cause));
-  } else {
-    native.fail(ticket, keep(error), shown(error));
-  }
+  const cause = error.cause === undefined ? undefined : keep(error.cause);
+  native.failPayload(ticket, error.message, cause, shown(error.cause));
 }
 
 /** Sends what has gathered, and wakes the connections that it is for. */

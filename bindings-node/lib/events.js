@@ -18,9 +18,9 @@ class Events {
     this.#release = release;
   }
 
-  /** An event has arrived. */
+  /** An event has arrived; answers whether it is one of these. */
   push(name, data) {
-    if (this.#over || (this.#name !== undefined && name !== this.#name)) return;
+    if (this.#over || (this.#name !== undefined && name !== this.#name)) return false;
     const waiting = this.#waiting.shift();
     if (waiting !== undefined) {
       waiting.resolve({ value: { name, data }, done: false });
@@ -30,6 +30,7 @@ class Events {
       this.#overflow = new EtpError("overflow", `the iterator fell behind by more than ${this.#buffer} events`);
       this.end();
     }
+    return true;
   }
 
   /** No event will arrive any more; what has gathered can still be read. */

@@ -205,6 +205,8 @@ class Site {
     this.holds();
     if (this.table.site === this) this.table.site = undefined;
     this.owner.siteEnded(this);
+    // For whoever counts what is open: Jest with --detectOpenHandles.
+    this.scope.emitDestroy();
   }
 
   discard() {

@@ -21,13 +21,23 @@ function take(key) {
   return value;
 }
 
+/** What comes in a batch has no caller, whose stack would say something. */
+let inBatch = false;
+
+function delivering(now) {
+  inBatch = now;
+}
+
 /** Called by the core for each error that reaches JavaScript. */
 function makeError(code, message, closeCode, closeReason, status, cause) {
+  const { stackTraceLimit } = Error;
+  if (inBatch) Error.stackTraceLimit = 0;
   const error = new EtpError(code, message, cause < 0 ? undefined : { cause: kept.get(cause) });
+  if (inBatch) Error.stackTraceLimit = stackTraceLimit;
   if (closeCode !== undefined && closeCode !== null) error.closeCode = closeCode;
   if (closeReason !== undefined && closeReason !== null) error.closeReason = closeReason;
   if (status !== undefined && status !== null) error.status = status;
   return error;
 }
 
-module.exports = { keep, take, forget: (key) => kept.delete(key), look: (key) => kept.get(key), makeError, kept };
+module.exports = { keep, take, forget: (key) => kept.delete(key), look: (key) => kept.get(key), makeError, delivering, kept };

@@ -85,6 +85,13 @@ const REFUSALS = [
     () => [`its binary is for another processor than ${process.arch}, or no library`, ANEW],
   ],
   [
+    /addons? is disabled|[Rr]equires ffi access/,
+    () => [
+      "this process may not load binaries",
+      "Allow it: node --allow-addons beside --permission (and no --no-addons), or deno run --allow-ffi",
+    ],
+  ],
+  [
     /failed to map segment|not permitted|[Pp]ermission denied/,
     () => [
       "its file may not be executed",

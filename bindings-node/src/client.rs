@@ -72,10 +72,6 @@ impl Pump {
 
     /// A client that dials: `url`, or what JavaScript answers when it is asked. Awaited: `onConnect` has ended.
     #[napi]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "numbers and texts cross the boundary at less cost than objects"
-    )]
     pub fn client(
         &self,
         env: Env,
@@ -178,10 +174,6 @@ impl Pump {
     }
 
     #[napi]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "numbers and texts cross the boundary at less cost than objects"
-    )]
     pub fn client_ask(
         &self,
         env: Env,

@@ -92,10 +92,6 @@ impl Pump {
 
     /// The outcome comes in a batch under `id`; only one that is `cancellable` can be given up.
     #[napi]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "numbers and texts cross the boundary at less cost than objects"
-    )]
     pub fn conn_ask(
         &self,
         env: Env,

@@ -25,7 +25,7 @@ const BUDGET: usize = 64 * 1024;
 /// What a record says. The handler's number, 0 and up, is an event: its slot, its ticket, the length of its payload where that lies in
 /// the chunk, else -1.
 mod kind {
-    /// An event without a handler: slot, ticket, length; its name.
+    /// An event without a handler: slot, ticket, length; its name, whether a reply is wanted.
     pub(super) const UNKNOWN: i32 = -1;
     /// A connection that was not known: slot, site; its generation, and the number of its data or -1.
     pub(super) const MEET: i32 = -2;
@@ -261,13 +261,14 @@ impl Pump {
             // Nothing of a connection comes after its end.
             return Ok(());
         }
-        let name = (handler == kind::UNKNOWN).then(|| reply.event_name().to_owned());
+        let name = (handler == kind::UNKNOWN).then(|| (reply.event_name().to_owned(), reply.wants_reply()));
         let ticket = int(self.state().replies.insert(Some(reply)));
         let small = bytes && payload.len() <= SMALL;
         let len = if small { int(payload.len()) } else { -1 };
         page.record([handler, slot, ticket, len]);
-        if let Some(name) = name {
+        if let Some((name, wants_reply)) = name {
             page.text(&name)?;
+            page.bool(wants_reply)?;
         }
         if small {
             let end = page.used + payload.len();
@@ -427,10 +428,7 @@ impl Pump {
             page.buffer(payload.as_bytes())?;
         } else {
             // SAFETY: the environment is that of this call; the payload is UTF-8.
-            #[expect(
-                unsafe_code,
-                reason = "the Node API as it is: this is on the path of each acknowledgment"
-            )]
+            #[expect(unsafe_code, reason = "the Node API as it is")]
             let value = unsafe { text::write(page.env.raw(), payload.as_bytes()) }?;
             page.value(value)?;
         }

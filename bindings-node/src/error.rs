@@ -15,9 +15,9 @@ pub(crate) const STATE: &str = "invalid_state";
 /// The code of bugs of this package.
 const BUG: &str = "internal_error";
 
-/// `(code, message, closeCode, closeReason, status, cause)` to an `EtpError`; the cause is a number of what JavaScript keeps, or -1.
-pub(crate) type MakeErrorRef =
-    FunctionRef<FnArgs<(String, String, Option<u32>, Option<String>, Option<u32>, i64)>, Object<'static>>;
+/// `(code, message, closeCode, closeReason, status, cause)` of an `EtpError`; the cause is a number of what JavaScript keeps, or -1.
+pub(crate) type ErrorParts = FnArgs<(String, String, Option<u32>, Option<String>, Option<u32>, i64)>;
+pub(crate) type MakeErrorRef = FunctionRef<ErrorParts, Object<'static>>;
 
 /// An exception of JavaScript's on its way through the core.
 pub(crate) struct Cause {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use etp_ws::handler::{AckId, Awaited, ConnectTicket, DisconnectTicket, Held, Reply, UpgradeTicket, is_text};
 use etp_ws::{BoxError, Client, Conn, Error, ErrorKind, Server};
 use napi::Env;
-use napi::bindgen_prelude::{FnArgs, Function, JsValue, Object, Unknown};
+use napi::bindgen_prelude::{Function, JsValue, Object, Unknown};
 use napi::threadsafe_function::UnknownReturnValue;
 use napi_derive::napi;
 use rustc_hash::FxHashMap;
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::bridge::Bridge;
 use crate::dispatch::{GONE, Routes, WATCHED};
-use crate::error::{Cause, Errors, Failure, misuse};
+use crate::error::{Cause, ErrorParts, Errors, Failure, misuse};
 use crate::kept::Kept;
 use crate::queue::{Batch, Queue, SiteId};
 use crate::runtime::Runtime;
@@ -117,13 +117,7 @@ fn end(running: Running, time: Duration) {
 impl Pump {
     /// `makeError(code, message, closeCode, closeReason, status, cause)` makes an `EtpError`.
     #[napi(constructor)]
-    pub fn new(
-        make_error: Function<
-            '_,
-            FnArgs<(String, String, Option<u32>, Option<String>, Option<u32>, i64)>,
-            Object<'static>,
-        >,
-    ) -> napi::Result<Self> {
+    pub fn new(make_error: Function<'_, ErrorParts, Object<'static>>) -> napi::Result<Self> {
         Ok(Self {
             errors: Errors(make_error.create_ref()?),
             running: Arc::default(),

@@ -237,10 +237,6 @@ impl Pump {
     /// Takes over a connection whose request an `http.Server` has read: a copy of its descriptor, which is closed with the connection.
     /// Awaited: whether it was let in.
     #[napi]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "numbers and texts cross the boundary at less cost than objects"
-    )]
     pub fn adopt(
         &self,
         env: Env,
@@ -279,10 +275,6 @@ impl Pump {
 
     /// As `adopt`, of a socket that stays JavaScript's: its bytes go through `bridgeRead` and the batches.
     #[napi]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "numbers and texts cross the boundary at less cost than objects"
-    )]
     pub fn bridge(
         &self,
         env: Env,
@@ -346,10 +338,6 @@ impl Pump {
 
     /// Lets a handshake in; what `onUpgrade` returned is kept under `data`.
     #[napi]
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "numbers and texts cross the boundary at less cost than objects"
-    )]
     pub fn accept(
         &self,
         env: Env,

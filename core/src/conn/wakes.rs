@@ -39,11 +39,15 @@ impl Wakes {
         }
     }
 
-    /// Wakes those that have gathered in one task of the runtime, where it costs least. Nothing happens if there are none.
+    /// Wakes those that have gathered: a single one at once, more in one task of the runtime, where that costs least. Nothing happens if
+    /// there are none.
     pub fn release_on(&self, runtime: &Handle) {
-        if !self.is_empty() {
+        let gathered = self.lock().len();
+        if gathered > 1 {
             let wakes = self.clone();
             runtime.spawn(async move { wakes.release() });
+        } else if gathered == 1 {
+            self.release();
         }
     }
 
