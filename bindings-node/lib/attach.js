@@ -41,7 +41,8 @@ function refuse(socket, status, reason) {
 /** The descriptor of a socket that the core can have to itself, or -1. */
 function descriptor(socket) {
   // Only Node's own kind of socket is known to leave the descriptor alone from here on.
-  if (process.platform === "win32" || process.versions.bun !== undefined || process.versions.deno !== undefined) return -1;
+  if (process.platform === "win32" || process.versions.bun !== undefined || process.versions.deno !== undefined)
+    return -1;
   if (Object.getPrototypeOf(socket) !== net.Socket.prototype || socket.encrypted) return -1;
   const handle = socket._handle;
   if (typeof handle?.fd !== "number" || handle.fd < 0 || typeof handle.readStop !== "function") return -1;

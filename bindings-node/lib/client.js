@@ -11,9 +11,18 @@ const { flatHeaders } = require("./request.js");
 const { checked } = require("./server.js");
 
 const OPTIONS = new Set(
-  ["codec", "auth", "headers", "ca", "tls", "reconnect", "shouldReconnect", "queue", "dialTimeout", "maxMessageSize"].concat(
-    ["maxInflight", "maxOutbox", "maxPendingAcks", "ackTimeout", "pingInterval", "pingTimeout", "closeTimeout"],
-  ),
+  [
+    "codec",
+    "auth",
+    "headers",
+    "ca",
+    "tls",
+    "reconnect",
+    "shouldReconnect",
+    "queue",
+    "dialTimeout",
+    "maxMessageSize",
+  ].concat(["maxInflight", "maxOutbox", "maxPendingAcks", "ackTimeout", "pingInterval", "pingTimeout", "closeTimeout"]),
 );
 
 /** Inside `onDisconnect`: closing there does not wait for it. */
@@ -139,11 +148,18 @@ class Client {
     this.#dialling = true;
     site.active = true;
     site.holds();
+    let begun = false;
     try {
-      await call((id) => dial(site.id, id), { signal });
+      await call(
+        (id) => {
+          dial(site.id, id);
+          begun = true;
+        },
+        { signal },
+      );
     } catch (error) {
-      // The core lets go of it by itself once it has begun to dial.
-      if (error instanceof EtpError && error.code === "invalid_state") site.discard();
+      // What has begun to dial ends by itself.
+      if (!begun) site.discard();
       await site.over;
       throw error;
     } finally {

@@ -2,6 +2,9 @@
 // replies. The core's thread begins with the first of them and ends with the last.
 "use strict";
 
+// The globals of these names are getters.
+const { Buffer } = require("node:buffer");
+const process = require("node:process");
 const { Pump } = require("./load.js");
 const { EtpError, shown } = require("./error.js");
 const { keep, take, forget, look, makeError, delivering, kept } = require("./kept.js");
@@ -43,11 +46,14 @@ function enter(site) {
 /** A site is over. */
 function leave(site) {
   sites.delete(site.id);
-  if (sites.size === 0) setImmediate(end);
+  if (sites.size > 0) return;
+  setImmediate(end);
+  // Calls that wait have their outcome on the way; should one be lost, nothing is left behind for it.
+  setTimeout(end, 1000, true).unref();
 }
 
-function end() {
-  if (sites.size > 0 || !running) return;
+function end(now = false) {
+  if (sites.size > 0 || !running || (calls.size > 0 && !now)) return;
   flush();
   running = false;
   wantsBytes = false;
@@ -97,6 +103,7 @@ function settle(id, failed, value) {
   const entry = calls.get(id);
   if (entry === undefined) return;
   calls.delete(id);
+  if (sites.size === 0) setImmediate(end);
   if (entry.abort !== undefined) entry.signal.removeEventListener("abort", entry.abort);
   if (failed) entry.reject(value);
   else if (entry.decode === undefined) entry.resolve(value);
@@ -510,5 +517,11 @@ module.exports = {
   take,
   forget,
   // For tests: sites, connections, tickets, bridges, calls of the core's; calls, kept values and sockets of ours.
-  live: () => [...native.live(), calls.size, kept.size, bridges.size, conns.filter((conn) => conn !== undefined).length],
+  live: () => [
+    ...native.live(),
+    calls.size,
+    kept.size,
+    bridges.size,
+    conns.filter((conn) => conn !== undefined).length,
+  ],
 };

@@ -8,7 +8,8 @@ const { conns, enter, hold, keep, leave, log, native, schedule, shown, take } = 
 const { EtpError } = require("./error.js");
 
 function checkFunction(f, what) {
-  if (typeof f !== "function") throw new TypeError(`${what} is to be a function, not ${f === null ? "null" : typeof f}`);
+  if (typeof f !== "function")
+    throw new TypeError(`${what} is to be a function, not ${f === null ? "null" : typeof f}`);
 }
 
 /** Handlers, callbacks and middleware. */
@@ -31,7 +32,8 @@ class Handlers {
   }
 
   on(name, handler) {
-    if (typeof name !== "string") throw new EtpError("invalid_event", `the name of an event is a string, not ${typeof name}`);
+    if (typeof name !== "string")
+      throw new EtpError("invalid_event", `the name of an event is a string, not ${typeof name}`);
     checkFunction(handler, `the handler of event ${JSON.stringify(name)}`);
     native.checkName(name);
     let number = this.numbers.get(name);

@@ -40,4 +40,12 @@ function makeError(code, message, closeCode, closeReason, status, cause) {
   return error;
 }
 
-module.exports = { keep, take, forget: (key) => kept.delete(key), look: (key) => kept.get(key), makeError, delivering, kept };
+module.exports = {
+  keep,
+  take,
+  forget: (key) => kept.delete(key),
+  look: (key) => kept.get(key),
+  makeError,
+  delivering,
+  kept,
+};

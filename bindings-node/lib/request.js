@@ -16,7 +16,17 @@ function flatHeaders(headers) {
 
 // As `http.IncomingMessage` has them: of these the first counts, cookies are joined by a semicolon, all others by a comma.
 const SINGLE = new Set(
-  ["age", "authorization", "content-length", "content-type", "etag", "expires", "from", "host", "if-modified-since"].concat(
+  [
+    "age",
+    "authorization",
+    "content-length",
+    "content-type",
+    "etag",
+    "expires",
+    "from",
+    "host",
+    "if-modified-since",
+  ].concat(
     ["if-unmodified-since", "last-modified", "location", "max-forwards", "proxy-authorization", "referer"],
     ["retry-after", "server", "user-agent"],
   ),

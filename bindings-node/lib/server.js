@@ -9,7 +9,17 @@ const { Handlers, Site } = require("./handlers.js");
 const { Accept, Reject, Request, flatHeaders } = require("./request.js");
 
 const OPTIONS = new Set(
-  ["codec", "origins", "hosts", "path", "tls", "trustedProxies", "maxMessageSize", "maxInflight", "maxInflightTotal"].concat(
+  [
+    "codec",
+    "origins",
+    "hosts",
+    "path",
+    "tls",
+    "trustedProxies",
+    "maxMessageSize",
+    "maxInflight",
+    "maxInflightTotal",
+  ].concat(
     ["maxOutbox", "maxPendingAcks", "ackTimeout", "pingInterval", "pingTimeout", "handshakeTimeout", "upgradeTimeout"],
     ["maxConnections", "closeTimeout", "shutdownTimeout"],
   ),
@@ -97,7 +107,8 @@ class Server {
   async listen(options = {}) {
     if (typeof options === "number") options = { port: options };
     const { port = 0, host = "127.0.0.1", path } = options;
-    if (path !== undefined && typeof path !== "string") throw new EtpError("invalid_option", "path is a Unix socket's path");
+    if (path !== undefined && typeof path !== "string")
+      throw new EtpError("invalid_option", "path is a Unix socket's path");
     if (!Number.isInteger(port) || port < 0 || port > 65_535) {
       throw new EtpError("invalid_option", `port is ${shown(port)}; it is a number from 0 to 65535`);
     }

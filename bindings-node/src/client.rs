@@ -281,28 +281,41 @@ impl Pump {
             _ => return Err(misuse("the client is not at work")),
         };
         let done = queue.clone();
-        self.spawn(id, async move {
-            let guard = Detaching(Some(done), site);
-            let client = connect.await?;
-            let closed = client.closed();
-            *handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
-            tokio::spawn(async move {
-                closed.await;
-                // What the link has queued comes before this.
-                drop(guard);
-            });
-            Ok(Value::None)
-        })
+        let task = queue.runtime.spawn(async move {
+            let guard = Detaching(done.clone(), site);
+            let outcome = match connect.await {
+                Ok(client) => {
+                    let closed = client.closed();
+                    *handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+                    tokio::spawn(async move {
+                        closed.await;
+                        // What the link has queued comes before this.
+                        drop(guard);
+                    });
+                    Ok(Value::None)
+                }
+                Err(error) => {
+                    // The reason comes before the end, which `guard` tells when it is dropped behind this.
+                    let _guard = guard;
+                    done.push(Item::Settled {
+                        id,
+                        outcome: Err(error),
+                    });
+                    return;
+                }
+            };
+            done.push(Item::Settled { id, outcome });
+        });
+        self.state().tasks.insert(id, task.abort_handle());
+        Ok(())
     }
 }
 
 /// A client that could not begin, was given up or has ended is let go of.
-struct Detaching(Option<Arc<Queue>>, SiteId);
+struct Detaching(Arc<Queue>, SiteId);
 
 impl Drop for Detaching {
     fn drop(&mut self) {
-        if let Some(queue) = self.0.take() {
-            queue.push(Item::Detach(self.1));
-        }
+        self.0.push(Item::Detach(self.1));
     }
 }
