@@ -61,7 +61,7 @@ function leftover(socket, head) {
 async function adopt(siteId, request, socket, head) {
   socket.on("error", () => {});
   if (socket.destroyed || !socket.writable) return false;
-  const { method, url, rawHeaders } = request;
+  const { method, url, httpVersion, rawHeaders } = request;
   const { remoteAddress: address, remotePort: port } = socket;
   const incoming = keep(request);
   const fd = descriptor(socket);
@@ -73,7 +73,7 @@ async function adopt(siteId, request, socket, head) {
       // Nothing more may be read here: what comes from now on is the core's.
       socket._handle.readStop();
       const rest = leftover(socket, head);
-      native.adopt(siteId, id, method, url, rawHeaders, address, port, incoming, fd, rest);
+      native.adopt(siteId, id, method, url, httpVersion, rawHeaders, address, port, incoming, fd, rest);
       socket.destroy();
     });
     return (await accepted) === 1;
@@ -93,8 +93,11 @@ function bridge(siteId, request, socket, head, incoming, address, port) {
   const number = lastBridge;
   return call((id) => {
     const rest = leftover(socket, head);
-    native.bridge(siteId, id, request.method, request.url, request.rawHeaders, address, port, incoming, number, rest);
+    const { method, url, httpVersion, rawHeaders } = request;
+    native.bridge(siteId, id, method, url, httpVersion, rawHeaders, address, port, incoming, number, rest);
     bridges.set(number, socket);
+    // When the peer ends its direction the core decides what it is still told.
+    socket.allowHalfOpen = true;
     socket.on("data", (bytes) => {
       if (!native.bridgeRead(number, bytes)) socket.pause();
     });

@@ -150,12 +150,14 @@ class Client {
     site.holds();
     let begun = false;
     try {
-      await call(
-        (id) => {
-          dial(site.id, id);
-          begun = true;
-        },
-        { signal },
+      await site.during(
+        call(
+          (id) => {
+            dial(site.id, id);
+            begun = true;
+          },
+          { signal },
+        ),
       );
     } catch (error) {
       // What has begun to dial ends by itself.
@@ -177,7 +179,7 @@ class Client {
       failed.catch(() => {});
       return;
     }
-    await Promise.race([site.over, failed]);
+    await site.during(Promise.race([site.over, failed]));
   }
 
   async [Symbol.asyncDispose]() {

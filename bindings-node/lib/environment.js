@@ -34,7 +34,7 @@ function enter(site) {
     native.begin(wake);
     running = true;
     epoch += 1;
-    process.on("exit", flush);
+    process.on("exit", farewell);
   }
   site.epoch = epoch;
   site.id = native.nextSite();
@@ -57,7 +57,7 @@ function end(now = false) {
   flush();
   running = false;
   wantsBytes = false;
-  process.off("exit", flush);
+  process.off("exit", farewell);
   native.end();
   conns.length = 0;
   for (const socket of bridges.values()) socket.destroy();
@@ -65,6 +65,13 @@ function end(now = false) {
   const left = [...calls.values()];
   calls.clear();
   for (const call of left) call.reject(new EtpError("connection_closed", "the connection is closed"));
+}
+
+/** The process exits. */
+function farewell() {
+  flush();
+  running = false;
+  native.farewell();
 }
 
 /** Counts who keeps the process alive. */

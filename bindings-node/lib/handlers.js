@@ -184,12 +184,13 @@ class Site {
     });
     this.attached = 0;
     this.active = false;
+    this.awaited = 0;
     this.held = false;
   }
 
   /** Whether the process stays alive for it. */
   holds() {
-    const held = this.owner.isReferenced && (this.active || this.attached > 0);
+    const held = this.awaited > 0 || (this.owner.isReferenced && (this.active || this.attached > 0));
     if (held === this.held) return;
     this.held = held;
     hold(held);
@@ -198,6 +199,18 @@ class Site {
   detachedOne() {
     this.attached -= 1;
     this.holds();
+  }
+
+  /** What its caller awaits keeps the process alive, also where the owner was let go of. */
+  async during(outcome) {
+    this.awaited += 1;
+    this.holds();
+    try {
+      return await outcome;
+    } finally {
+      this.awaited -= 1;
+      this.holds();
+    }
   }
 
   /** Nothing of it comes any more. */

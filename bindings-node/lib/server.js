@@ -114,21 +114,15 @@ class Server {
     }
     if (typeof host !== "string") throw new EtpError("invalid_option", "host is a name or an address");
     const site = this.#enter();
-    const { active } = site;
-    site.active = true;
-    site.holds();
-    let bound;
-    try {
-      bound = await call((id) => {
+    const bound = await site.during(
+      call((id) => {
         if (path !== undefined) native.listenUnix(site.id, id, path);
         else native.listen(site.id, id, `${host.includes(":") ? `[${host}]` : host}:${port}`);
-      });
-    } catch (error) {
-      site.active = active;
-      site.holds();
-      throw error;
-    }
+      }),
+    );
     if (this.#site !== site) throw new EtpError("connection_closed", "the server was shut down");
+    site.active = true;
+    site.holds();
     const { url, address, port: at } = bound;
     this.#url = url;
     this.#bound = path ?? { address, port: at, family: address.includes(":") ? "IPv6" : "IPv4" };
@@ -184,10 +178,7 @@ class Server {
     if (this.#ending === undefined) {
       native.shutdown(site.id, timeout);
       for (const detach of this.#detaching.splice(0)) detach();
-      // What it waits for keeps the process alive.
-      site.active = true;
-      site.holds();
-      this.#ending = site.over;
+      this.#ending = site.during(site.over);
     }
     await this.#ending;
   }

@@ -4,7 +4,7 @@
 import { execFileSync } from "node:child_process";
 import { copyFileSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const home = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -36,4 +36,4 @@ const built = platform.os === "linux" ? "libetp_ws_node.so" : "libetp_ws_node.dy
 const binary = join(home, `etp-ws.${name}.node`);
 // A process that has loaded the old one keeps it.
 rmSync(binary, { force: true });
-copyFileSync(join(root, process.env.CARGO_TARGET_DIR ?? "target", target, "release", built), binary);
+copyFileSync(resolve(root, process.env.CARGO_TARGET_DIR ?? "target", target, "release", built), binary);

@@ -281,8 +281,9 @@ impl Pump {
             _ => return Err(misuse("the client is not at work")),
         };
         let done = queue.clone();
+        // Made here: a dial that is given up before its first turn ends its client as well.
+        let guard = Detaching(done.clone(), site);
         let task = queue.runtime.spawn(async move {
-            let guard = Detaching(done.clone(), site);
             let outcome = match connect.await {
                 Ok(client) => {
                     let closed = client.closed();

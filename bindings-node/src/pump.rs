@@ -176,6 +176,21 @@ impl Pump {
         })
     }
 
+    /// The process is about to exit, which ends no environment but a worker's: peers are told, briefly. What JavaScript has yet to end it
+    /// never will.
+    #[napi]
+    pub fn farewell(&self, env: Env) -> napi::Result<()> {
+        self.errors.guard(&env, || {
+            let left = running(&self.running).take();
+            let replies = std::mem::take(&mut self.state().replies);
+            drop(replies);
+            if let Some(left) = left {
+                end(left, FAREWELL);
+            }
+            Ok(())
+        })
+    }
+
     /// Whether the process stays alive.
     #[napi]
     pub fn hold(&self, env: Env, hold: bool) -> napi::Result<()> {

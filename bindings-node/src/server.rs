@@ -117,10 +117,16 @@ pub(crate) fn address(env: &Env, url: &str, addr: Option<(String, u16)>) -> napi
 fn request(
     method: &str,
     url: &str,
+    version: &str,
     headers: Vec<String>,
     peer: Option<(String, u16)>,
 ) -> Result<http::Request<()>, Failure> {
-    let mut request = http::Request::builder().method(method).uri(url);
+    let version = match version {
+        "0.9" => http::Version::HTTP_09,
+        "1.0" => http::Version::HTTP_10,
+        _ => http::Version::HTTP_11,
+    };
+    let mut request = http::Request::builder().method(method).uri(url).version(version);
     let unreadable = |error: String| {
         Failure::Core(Error::new(
             ErrorKind::HandshakeFailed,
@@ -244,6 +250,7 @@ impl Pump {
         id: u32,
         method: String,
         url: String,
+        version: String,
         headers: Vec<String>,
         address: Option<String>,
         port: Option<u16>,
@@ -253,7 +260,7 @@ impl Pump {
     ) -> napi::Result<()> {
         self.errors.guard(&env, || {
             let server = self.server_of(site)?;
-            let mut request = request(&method, &url, headers, address.zip(port))?;
+            let mut request = request(&method, &url, &version, headers, address.zip(port))?;
             request.extensions_mut().insert(Attached(incoming));
             let leftover = Bytes::copy_from_slice(leftover);
             let stream = adopted(fd).map_err(|error| {
@@ -282,6 +289,7 @@ impl Pump {
         id: u32,
         method: String,
         url: String,
+        version: String,
         headers: Vec<String>,
         address: Option<String>,
         port: Option<u16>,
@@ -292,7 +300,7 @@ impl Pump {
         self.errors.guard(&env, || {
             let server = self.server_of(site)?;
             let queue = self.require()?;
-            let mut request = request(&method, &url, headers, address.zip(port))?;
+            let mut request = request(&method, &url, &version, headers, address.zip(port))?;
             request.extensions_mut().insert(Attached(incoming));
             let leftover = Bytes::copy_from_slice(leftover);
             let (ours, stream) = Bridge::new(&queue, bridge);

@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const readme = readFileSync(join(here, "..", "README.md"), "utf8");
-const programs = [...readme.matchAll(/^```(\S+)(.*)\n([^]*?)^```$/gm)]
+const programs = [...readme.matchAll(/^```(\S+)(.*)\n([\s\S]*?)^```$/gm)]
   .map(([, language, flags, text]) => ({ language, flags, text }))
   .filter(({ language, flags }) => language === "js" && !flags.includes("no-run"));
 

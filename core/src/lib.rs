@@ -120,10 +120,10 @@ mod upgrade;
 #[cfg(feature = "net")]
 pub mod websocket;
 
-#[cfg(feature = "json")]
-pub use payload::Json;
 #[cfg(feature = "tls")]
 pub use net::tls::Pem;
+#[cfg(feature = "json")]
+pub use payload::Json;
 #[cfg(feature = "net")]
 pub use {
     broadcast::{Broadcast, IntoExcept, IntoRooms, Reached},

@@ -1,7 +1,8 @@
 """Where a program does otherwise than a case demands, and why: each is a strict expected failure.
 
 By program as named on the command line, then by case: `name` with all its parameters, or `name[parameters]`, in which
-`*` stands for anything. Only a cause in the library under test belongs here: what a test peer does wrong gets mended.
+`*` stands for anything. Only a cause in the library under test belongs here, or in what it is mounted in: what a test
+peer does wrong gets mended.
 """
 
 from __future__ import annotations
@@ -302,11 +303,28 @@ _ASGI_HOST = {
 }
 
 
+# The Node server on the port of an `http.Server` or `https.Server`: that asks us only when a request wants an upgrade, and
+# else the application. The test peer's answers 404.
+
+NODE_ROUTES = "what asks for no upgrade Node's http server gives to the application's own handler"
+
+_NODE_HOST = {
+    NODE_ROUTES: [
+        "a_plain_get_is_answered_426",
+        "a_request_that_does_not_ask_for_an_upgrade_is_answered_426",
+    ],
+}
+
+
 def _by_case(by_cause: dict[str, list[str]]) -> dict[str, str]:
     return {case: cause for cause, cases in by_cause.items() for case in cases}
 
 
-SERVERS: dict[str, dict[str, str]] = {"go": _by_case(_GO_SERVER)}
+SERVERS: dict[str, dict[str, str]] = {
+    "go": _by_case(_GO_SERVER),
+    "node --attach": _by_case(_NODE_HOST),
+    "node --attach-tls": _by_case(_NODE_HOST),
+}
 CLIENTS: dict[str, dict[str, str]] = {"go": _by_case(_GO_CLIENT)}
 ROLES = {"server": SERVERS, "client": CLIENTS}
 

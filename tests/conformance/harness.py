@@ -198,6 +198,9 @@ class Server:
     def terminate(self) -> int:
         return self._process.terminate()
 
+    def ended(self) -> int:
+        return self._process.ended()
+
     def stop(self) -> None:
         self._process.stop()
 

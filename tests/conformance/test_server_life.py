@@ -155,7 +155,7 @@ def test_a_server_told_to_end_closes_its_connections(mortal):
     for thread in answering:
         thread.join()
     assert closed == [1000] * 5
-    assert mortal.terminate() == 0
+    assert mortal.ended() == 0
 
 
 def test_a_server_told_to_end_says_so(mortal):
@@ -179,10 +179,10 @@ def test_a_server_told_to_end_waits_no_longer_than_it_must_for_a_handler(mortal)
     conn = mortal.connect()
     conn.send_text("slow||1||600000")
     conn.fence()
-    ended = in_thread(lambda: mortal.terminate())
+    os.kill(mortal.pid, signal.SIGTERM)
     assert conn.await_close(messages=True).code == 1000
     conn.end()
-    ended.join()
+    assert mortal.ended() == 0
 
 
 def test_a_server_told_to_end_does_not_wait_for_a_silent_peer_for_ever(mortal):

@@ -150,6 +150,10 @@ class ServerPeer:
         self._process.terminate()
         return _end(self._process)
 
+    def ended(self) -> int:
+        """Waits for its end, which it has been told of. Its exit status."""
+        return _end(self._process)
+
     def kill(self) -> None:
         """SIGKILL: the server is gone without a word to its clients."""
         self._process.kill()
@@ -180,7 +184,7 @@ class ServerPeer:
         if not line:
             raise PeerGone(f"the {self.lang} server ended with status {_end(self._process)} before it listened")
         word, _, url = line.strip().partition(" ")
-        assert word == "LISTENING" and url.startswith("ws://"), f"the {self.lang} server printed {line!r}"
+        assert word == "LISTENING" and url.startswith(("ws://", "wss://")), f"the {self.lang} server printed {line!r}"
         return url
 
 

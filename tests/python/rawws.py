@@ -1,4 +1,4 @@
-"""A WebSocket endpoint over a plain blocking socket, for both roles, that does what it is told, right or wrong.
+"""A WebSocket endpoint over a blocking socket, plain or TLS, for both roles, that does what it is told, right or wrong.
 
 Libraries refuse to send what a peer must survive: unmasked frames, reserved bits, broken UTF-8, half a frame and then
 silence, a frame in the same packet as the handshake. Here everything goes out as given, and what comes in is shown as
@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from tls import TlsSocket
+
 TIMEOUT = 20.0
 """Seconds: generous, and still below the keepalive's 25, so that no timer of that kind ends a wait that should have
 ended long before."""
@@ -29,6 +31,7 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _RANDOM = object()
 
 Headers = Iterable[tuple[str, str]]
+Socket = socket.socket | TlsSocket
 
 
 class Ended(Exception):
@@ -152,7 +155,7 @@ class Head:
 class Wire:
     """A socket, and the bytes read from it that nobody has taken yet."""
 
-    def __init__(self, sock: socket.socket, rest: bytes = b"") -> None:
+    def __init__(self, sock: Socket, rest: bytes = b"") -> None:
         sock.settimeout(TIMEOUT)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = sock
@@ -202,8 +205,9 @@ class Wire:
         self.sock.close()
 
     def finish_writing(self) -> None:
-        """Says that no more bytes come (FIN), and goes on reading."""
-        self.sock.shutdown(socket.SHUT_WR)
+        """Says that no more bytes come (FIN), and goes on reading. It may be over already."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
 
     def abort(self) -> None:
         """Tears the connection (RST)."""
@@ -214,7 +218,7 @@ class Wire:
 class Endpoint(Wire):
     """An established WebSocket connection. `masking` says whether frames go out masked: so in the client's role."""
 
-    def __init__(self, sock: socket.socket, head: Head, *, masking: bool, rest: bytes = b"") -> None:
+    def __init__(self, sock: Socket, head: Head, *, masking: bool, rest: bytes = b"") -> None:
         super().__init__(sock, rest)
         self.head = head
         self.masking = masking
@@ -294,10 +298,11 @@ class Endpoint(Wire):
 E = TypeVar("E", bound=Endpoint)
 
 
-def _dial(url: str) -> socket.socket:
+def _dial(url: str) -> Socket:
     parts = urlsplit(url)
-    assert parts.hostname is not None, url
-    return socket.create_connection((parts.hostname, parts.port or 80), TIMEOUT)
+    assert parts.hostname is not None and parts.port is not None, url
+    sock = socket.create_connection((parts.hostname, parts.port), TIMEOUT)
+    return TlsSocket(sock) if parts.scheme == "wss" else sock
 
 
 def new_key() -> str:
@@ -344,7 +349,7 @@ def exchange(url: str, data: bytes) -> Head:
 
 
 def open_wire(url: str) -> Wire:
-    """A TCP connection to the server on which nothing has been said yet."""
+    """A connection to the server on which nothing has been said yet."""
     return Wire(_dial(url))
 
 

@@ -28,6 +28,10 @@ use crate::request::Request;
 use crate::server::Inner;
 use crate::upgrade::{Accept, Reject};
 
+/// Lines (the default of our HTTP library) and bytes of a request's head.
+const MAX_HEADERS: usize = 100;
+pub(crate) const MAX_HEADER_BYTES: usize = 16 * 1024;
+
 /// How a request reached us.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Door {
@@ -178,6 +182,9 @@ pub(crate) async fn negotiate(
         );
         return Err(Refusal::new(StatusCode::NOT_FOUND, body));
     }
+    if !door.own {
+        check_size(&parts.headers)?;
+    }
     let key = check_request(parts)?;
     let mut granted = admit(server, parts, door).await?;
     let headers = &mut granted.headers;
@@ -224,6 +231,21 @@ fn value(text: &str) -> Result<HeaderValue, Box<Refusal>> {
 
 fn unavailable(body: &str) -> Box<Refusal> {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, body).header(RETRY_AFTER, "1")
+}
+
+/// What our own listener's HTTP library bounds while it reads, and somebody else's may not.
+fn check_size(headers: &HeaderMap) -> Result<(), Box<Refusal>> {
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    if headers.len() > MAX_HEADERS || bytes > MAX_HEADER_BYTES {
+        return Err(Refusal::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "the headers are too many or too large",
+        ));
+    }
+    Ok(())
 }
 
 /// The request must be a WebSocket handshake; answers its key.

@@ -88,7 +88,9 @@ pub(crate) fn server_config(cert: &Pem, key_pem: &Pem) -> Result<Arc<ServerConfi
         .with_no_client_auth()
         .with_single_cert(certificates("tls", cert)?, key("tls", key_pem)?)
         .map_err(|error| {
-            Error::option(format!("tls: the key in {key_pem} does not fit the certificate in {cert}"))
+            Error::option(format!(
+                "tls: the key in {key_pem} does not fit the certificate in {cert}"
+            ))
             .with_source(error)
         })?;
     Ok(Arc::new(config))

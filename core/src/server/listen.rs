@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::Server;
 use crate::error::{Error, ErrorKind, chain};
-use crate::net::accept::{Door, Granted, negotiate};
+use crate::net::accept::{Door, Granted, MAX_HEADER_BYTES, negotiate};
 
 /// How long a refused peer may take to read its answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -337,7 +337,7 @@ impl Server {
             })
         });
         let mut conn = http1::Builder::new()
-            .max_buf_size(16 * 1024)
+            .max_buf_size(MAX_HEADER_BYTES)
             .serve_connection(TokioIo::new(io), service);
         let served = std::future::poll_fn(|cx| conn.poll_without_shutdown(cx)).await;
         let parts = conn.into_parts();

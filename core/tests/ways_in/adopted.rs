@@ -105,6 +105,23 @@ async fn a_refusal_is_written_whole_and_told_to_the_caller() {
 }
 
 #[tokio::test]
+async fn a_head_past_the_limits_of_our_own_listener_is_refused() {
+    let server = echo().build().unwrap();
+    let large = "x".repeat(16 * 1024);
+    let many = vec![("x-more", "1"); 96];
+    for headers in [&many[..], &[("x-large", &*large)]] {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let error = server.accept(request(headers), theirs, []).await.unwrap_err();
+        assert_eq!((error.code(), error.status()), ("handshake_failed", Some(431)));
+        assert_eq!(Peer::new(ours).answer().await.status, 431);
+    }
+    // One line less is one hundred.
+    let (ours, theirs) = tokio::io::duplex(4096);
+    server.accept(request(&many[1..]), theirs, []).await.unwrap();
+    assert_eq!(Peer::new(ours).answer().await.status, 101);
+}
+
+#[tokio::test]
 async fn a_stream_that_has_gone_is_an_error() {
     let server = echo().build().unwrap();
     let (ours, theirs) = tokio::io::duplex(4096);

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etp_ws::{Client, Server, ServerBuilder};
+use etp_ws::{Client, Pem, Server, ServerBuilder};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
@@ -112,6 +112,25 @@ async fn a_client_that_trusts_the_ca_is_served_by_name_and_by_address() {
         client.close().await;
     }
     running.shutdown().await;
+}
+
+#[tokio::test]
+async fn certificates_and_keys_may_be_given_as_text() {
+    let pki = Pki::new();
+    let text = |path: &PathBuf| Pem::text(std::fs::read(path).unwrap());
+    let running = run(echo().tls(text(&pki.server.0), text(&pki.server.1))).await;
+    let client = Client::builder()
+        .ca(text(&pki.ca))
+        .client_cert(text(&pki.client.0), text(&pki.client.1))
+        .connect(&running.url)
+        .await
+        .unwrap();
+    echoes(&client).await;
+    client.close().await;
+    running.shutdown().await;
+    let error = echo().tls(Pem::text("none"), text(&pki.server.1)).build().unwrap_err();
+    assert_eq!(error.code(), "invalid_option");
+    says(&error, &["tls", "the text that was given", "no certificate"]);
 }
 
 #[tokio::test]
