@@ -174,7 +174,10 @@ class Client {
     const site = this.#site;
     if (site === undefined) return;
     before();
-    const failed = call((id) => native.clientClose(site.id, id, code, reason));
+    // It answers with a failure alone; at the end nobody waits for that any more.
+    const over = new AbortController();
+    site.over.then(() => over.abort());
+    const failed = call((id) => native.clientClose(site.id, id, code, reason), { signal: over.signal });
     if (ending.getStore() === this) {
       failed.catch(() => {});
       return;

@@ -2,13 +2,15 @@
 // is the one that is named here.
 
 import assert from "node:assert/strict";
-import { after, describe, test } from "node:test";
+import { once } from "node:events";
+import { describe, test } from "node:test";
+import { WebSocketServer } from "ws";
 import { Peer, peer } from "./peers.mjs";
 import { Program, run } from "./programs.mjs";
 
 /** Each program runs so often; all of them together run more than 200 times. */
 const TIMES = 2;
-const OFTEN = 3;
+const OFTEN = 4;
 let runs = 0;
 
 function again(title, times, body) {
@@ -42,6 +44,7 @@ describe("programs end as they want to", { concurrency: 6 }, () => {
     ["by process.exit as a shutdown begins", "shutting down", 3],
     ["by process.exit while a shutdown goes on", "still shutting down", 3],
     ["by process.exit after a shutdown", "shut down", 3],
+    ["by process.exit while handlers run that never end", "stuck", 3],
     ["by an exception elsewhere", "throw", 1],
     ["by a rejection elsewhere", "reject", 1],
     ["later, after an exception that it catches itself", "survives", 0],
@@ -51,6 +54,8 @@ describe("programs end as they want to", { concurrency: 6 }, () => {
       withProgram("left_open", [how], async (program) => {
         const url = await program.line("READY");
         const peers = await Promise.all([peer(url), peer(url), peer(url)]);
+        for (const one of peers) assert.equal(await one.ask("ready"), "yes");
+        if (how === "stuck") for (const one of peers) one.send("stuck||1||");
         for (const one of peers) assert.equal(await one.ask("ready"), "yes");
         program.tell();
         for (const one of peers) assert.deepEqual(await one.ended, SHUTDOWN);
@@ -100,6 +105,40 @@ describe("programs end as they want to", { concurrency: 6 }, () => {
         await program.end(3);
       }),
     );
+  }
+});
+
+describe("programs end with a client connected", { concurrency: 6 }, () => {
+  const ways = [
+    ["by itself when the client is let go of", "unref", 0],
+    ["by process.exit", "exit", 3],
+    ["by process.exit while an acknowledgment is awaited", "waits", 3],
+    ["by an exception elsewhere", "throw", 1],
+    ["by process.exit in onConnect", "onConnect", 3],
+    ["by process.exit in onDisconnect", "onDisconnect", 3],
+    ["by process.exit in onError", "onError", 3],
+  ];
+  for (const [title, how, status] of ways) {
+    again(`a client's program ends ${title}, and its server is told`, TIMES, async () => {
+      const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
+      try {
+        await once(server, "listening");
+        const connected = once(server, "connection");
+        await withProgram("client_left_open", [how, `ws://127.0.0.1:${server.address().port}`], async (program) => {
+          const [ws] = await connected;
+          const ended = once(ws, "close");
+          ws.on("message", () => ws.send("exit||0||"));
+          ws.send("go||1||");
+          if (how === "onDisconnect") ws.close(1000, "server shutdown");
+          const [code, reason] = await ended;
+          const expected = how === "onDisconnect" ? SHUTDOWN : [1000, ""];
+          assert.deepEqual([code, reason.toString()], expected);
+          await program.end(status);
+        });
+      } finally {
+        server.close();
+      }
+    });
   }
 });
 
@@ -268,4 +307,4 @@ describe("several in one process", { concurrency: 6 }, () => {
   }
 });
 
-after(() => assert.ok(runs >= 200, `${runs} runs`));
+test("there were at least 200 runs", () => assert.ok(runs >= 200, `${runs} runs`));

@@ -9,6 +9,7 @@ const exit = () => process.exit(3);
 const soon = () => new Promise((resolve) => setImmediate(resolve));
 
 server.on("ready", () => "yes");
+server.on("stuck", () => new Promise(() => {}));
 server.on("sync", exit);
 server.on("async", async () => exit());
 server.on("late", async () => {
@@ -37,7 +38,7 @@ createInterface({ input: process.stdin }).once("line", function () {
   this.close();
   process.stdin.destroy();
   if (how === "unref") server.unref();
-  if (how === "exit") exit();
+  if (how === "exit" || how === "stuck") exit();
   if (how === "exit at exit") {
     // Nobody is reached any more, and it is no error.
     process.once("exit", () => console.log("REACHED", server.emit("last", "words")));
