@@ -37,7 +37,8 @@ class Client {
   #auth;
   #shouldReconnect;
   #site;
-  #dialling = false;
+  /** Gives the dial up, while there is one. */
+  #dial;
   #events = new Set();
 
   constructor(url, options = {}) {
@@ -121,7 +122,7 @@ class Client {
 
   get state() {
     if (this.#site === undefined) return "closed";
-    return native.clientState(this.#site.id) ?? (this.#dialling ? "connecting" : "closed");
+    return native.clientState(this.#site.id) ?? (this.#dial === undefined ? "closed" : "connecting");
   }
 
   async connect(options = {}) {
@@ -145,7 +146,8 @@ class Client {
       native.client(id, this.#options, this.#handlers.codec.bytes, this.#auth !== undefined, site.wantsEnds),
     );
     this.#site = site;
-    this.#dialling = true;
+    const given = new AbortController();
+    this.#dial = given;
     site.active = true;
     site.holds();
     let begun = false;
@@ -156,7 +158,7 @@ class Client {
             dial(site.id, id);
             begun = true;
           },
-          { signal },
+          { signal: signal === undefined ? given.signal : AbortSignal.any([signal, given.signal]) },
         ),
       );
     } catch (error) {
@@ -165,7 +167,7 @@ class Client {
       await site.over;
       throw error;
     } finally {
-      this.#dialling = false;
+      if (this.#dial === given) this.#dial = undefined;
     }
     return this;
   }
@@ -173,16 +175,18 @@ class Client {
   async close(code = 1000, reason = "") {
     const site = this.#site;
     if (site === undefined) return;
-    before();
-    // It answers with a failure alone; at the end nobody waits for that any more.
-    const over = new AbortController();
-    site.over.then(() => over.abort());
-    const failed = call((id) => native.clientClose(site.id, id, code, reason), { signal: over.signal });
-    if (ending.getStore() === this) {
-      failed.catch(() => {});
+    if (this.#dial !== undefined) {
+      this.#dial.abort(new EtpError("connection_closed", "the client was closed while it connected"));
+      await site.during(site.over);
       return;
     }
-    await site.during(Promise.race([site.over, failed]));
+    before();
+    const closing = call((id) => native.clientClose(site.id, id, code, reason));
+    if (ending.getStore() === this) {
+      closing.catch(() => {});
+      return;
+    }
+    await site.during(closing.then(() => site.over));
   }
 
   async [Symbol.asyncDispose]() {

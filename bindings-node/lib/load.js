@@ -18,7 +18,15 @@ const packages = {
 // From Node 16 on. An older Node could load the binary and then miss functions.
 const NODE_API = 8;
 
-module.exports = load(platform(), Object.keys(packages));
+module.exports = checked(platform());
+
+/** The binary, if it is this package's own. */
+function checked(name) {
+  const native = load(name, Object.keys(packages));
+  const found = native.version();
+  if (found !== require("../package.json").version) throw unsupported.otherVersion(name, found);
+  return native;
+}
 
 function load(name, names) {
   if (packages[name] === undefined) throw unsupported.noBinary(name, names);

@@ -65,6 +65,12 @@ function refused(platform, cause) {
   return error(platform, why, "Install it anew: rm -rf node_modules && npm ci", cause);
 }
 
+/** The binary is of another version than the package. */
+function otherVersion(platform, found) {
+  const why = `package etp-ws-${platform} is ${found}, and etp-ws is ${version()}`;
+  return error(platform, why, `Install both anew: npm install etp-ws@${version()}`);
+}
+
 const ANEW = "Install where the program runs: rm -rf node_modules && npm ci";
 
 /** What loaders say, by what it means: the C library's on Linux, dyld's on macOS. */
@@ -143,4 +149,4 @@ function lockWithout(name) {
   return undefined;
 }
 
-module.exports = { unsupported: { noBinary, oldNode, notInstalled, refused } };
+module.exports = { unsupported: { noBinary, oldNode, notInstalled, otherVersion, refused } };

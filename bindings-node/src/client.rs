@@ -216,7 +216,7 @@ impl Pump {
         })
     }
 
-    /// Closes; the end comes in a batch, under `id` only what kept it from beginning.
+    /// Closes; awaited: the end.
     #[napi]
     pub fn client_close(&self, env: Env, site: u32, id: u32, code: f64, reason: String) -> napi::Result<()> {
         self.errors.guard(&env, || {
@@ -224,13 +224,10 @@ impl Pump {
             let code = close_code(code)?;
             let queue = self.require()?;
             let done = queue.clone();
+            // It goes on when nobody waits.
             queue.runtime.spawn(async move {
-                if let Err(error) = client.close_with(code, &reason).await {
-                    done.push(Item::Settled {
-                        id,
-                        outcome: Err(error),
-                    });
-                }
+                let outcome = client.close_with(code, &reason).await.map(|()| Value::None);
+                done.push(Item::Settled { id, outcome });
             });
             Ok(())
         })

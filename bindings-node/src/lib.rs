@@ -23,3 +23,9 @@ mod request;
 mod runtime;
 mod server;
 mod text;
+
+/// The version that the binary was built as.
+#[napi_derive::napi]
+pub fn version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}

@@ -15,7 +15,6 @@ export class Program {
   #error = "";
   #process;
   #lines;
-  #limit;
   #hangs = false;
   #closed;
 
@@ -31,10 +30,10 @@ export class Program {
     });
     this.#closed = once(this.#process, "close");
     this.#lines = createInterface({ input: this.#process.stdout })[Symbol.asyncIterator]();
-    this.#limit = setTimeout(() => {
+    setTimeout(() => {
       this.#hangs = true;
       this.kill();
-    }, LIMIT);
+    }, LIMIT).unref();
   }
 
   /** The rest of the next line that begins so. */
@@ -67,7 +66,6 @@ export class Program {
       this.said.push(value);
     }
     const [status, signal] = await this.#closed;
-    clearTimeout(this.#limit);
     assert.equal(this.#hangs ? "it hangs" : (signal ?? status), expected, await this.#report());
     if (quiet) assert.equal(this.#error, "");
     return this.#error;
@@ -75,7 +73,6 @@ export class Program {
 
   async #report() {
     const [status, signal] = await this.#closed;
-    clearTimeout(this.#limit);
     return [`ended with ${signal ?? status}`, ...this.said, "--- standard error", this.#error].join("\n");
   }
 }

@@ -244,6 +244,17 @@ def test_a_binary_that_loads_and_is_no_addon_is_reported_as_it_comes(project: Pr
     assert f"package {platform.name} can't be loaded: Module did not self-register" in message
 
 
+def test_a_binary_of_another_version_is_told_apart(project: Project, platform: NodePlatform) -> None:
+    project.npm("install", "etp-ws")
+    manifest = project.folder / "node_modules/etp-ws/package.json"
+    told = json.loads(manifest.read_text())
+    was = told["version"]
+    manifest.write_text(json.dumps(told | {"version": "99.1.2"}))
+    message = refusal(project)
+    assert f"package {platform.name} is {was}, and etp-ws is 99.1.2" in message
+    assert message.endswith("npm install etp-ws@99.1.2")
+
+
 def test_a_process_that_may_not_load_binaries_is_told_how_to_allow_it(project: Project) -> None:
     project.npm("install", "etp-ws")
     for forbidding in (["--no-addons"], ["--permission", "--allow-fs-read=*"]):
