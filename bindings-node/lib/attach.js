@@ -6,6 +6,8 @@ const { bridges, call, keep, forget, native } = require("./environment.js");
 
 /** Which paths of an `http.Server` are whose. */
 const attachments = new WeakMap();
+/** Sockets that were handed to us before: whoever does it again has nothing to give. */
+const taken = new WeakSet();
 
 function attach(httpServer, path, take) {
   let paths = attachments.get(httpServer);
@@ -60,7 +62,8 @@ function leftover(socket, head) {
 /** Hands a connection to the core; resolves whether it was let in. */
 async function adopt(siteId, request, socket, head) {
   socket.on("error", () => {});
-  if (socket.destroyed || !socket.writable) return false;
+  if (socket.destroyed || !socket.writable || taken.has(socket)) return false;
+  taken.add(socket);
   const { method, url, httpVersion, rawHeaders } = request;
   const { remoteAddress: address, remotePort: port } = socket;
   const incoming = keep(request);

@@ -3,8 +3,8 @@
 
 const { AsyncLocalStorage } = require("node:async_hooks");
 const { Conn } = require("./conn.js");
-const { before, call, keep, native, schedule, shown } = require("./environment.js");
-const { EtpError } = require("./error.js");
+const { before, call, current, keep, native, schedule, shown } = require("./environment.js");
+const { EtpError, checkCloseCode, checkText, checkTimeout } = require("./error.js");
 const { Events } = require("./events.js");
 const { Handlers, Site, checkFunction } = require("./handlers.js");
 const { flatHeaders } = require("./request.js");
@@ -51,6 +51,9 @@ class Client {
     const { auth, shouldReconnect, reconnect = true } = given;
     if (auth !== undefined && typeof auth !== "string" && typeof auth !== "function") {
       throw new EtpError("invalid_option", "auth is a string, or a function that returns one");
+    }
+    if (typeof reconnect !== "boolean" && (typeof reconnect !== "object" || reconnect === null)) {
+      throw new EtpError("invalid_option", "reconnect is a boolean, or how to come back");
     }
     if (shouldReconnect !== undefined) checkFunction(shouldReconnect, "shouldReconnect");
     this.#auth = auth;
@@ -130,9 +133,9 @@ class Client {
     return this.#begin((site, id) => native.connect(site, id, asks ? undefined : this.#url), options.signal);
   }
 
-  /** Connects to a server in this process, without a port. */
+  /** Connects to a server in this process, without a port. Headers are names and values in turn. */
   async connectTo(server, path, headers) {
-    return this.#begin((site, id) => native.connectTo(site, id, server.siteId(), path, flatHeaders(headers)));
+    return this.#begin((site, id) => native.connectTo(site, id, server.siteId(), path, headers));
   }
 
   async #begin(dial, signal) {
@@ -173,6 +176,8 @@ class Client {
   }
 
   async close(code = 1000, reason = "") {
+    checkCloseCode(code);
+    checkText(reason, "the reason of a close");
     const site = this.#site;
     if (site === undefined) return;
     if (this.#dial !== undefined) {
@@ -218,11 +223,12 @@ class Client {
     schedule();
   }
 
-  emitWithAck(name, data, options = {}) {
-    const { timeout, signal } = options;
+  emitWithAck(name, data, options) {
+    const { timeout, signal } = options ?? {};
     const { codec } = this.#handlers;
     return call(
       (id) => {
+        checkTimeout(timeout);
         const encoded = codec.encode(data);
         before();
         native.clientAsk(this.#site?.id ?? 0, id, name, encoded, timeout, codec.bytes);
@@ -249,15 +255,19 @@ class Client {
     for (const events of [...this.#events]) events.end();
   }
 
-  async asked(question, what) {
+  async asked(site, question, what) {
     const asked = what === URL_ASKED ? this.#url : this.#auth;
+    let answer;
+    let failure;
     try {
-      const text = typeof asked === "function" ? await asked() : asked;
-      if (typeof text === "string") native.answer(question, text, undefined, "");
-      else native.answer(question, undefined, undefined, `${what === URL_ASKED ? "url" : "auth"} gave no string`);
+      answer = typeof asked === "function" ? await asked() : asked;
     } catch (error) {
-      native.answer(question, undefined, keep(error), shown(error));
+      failure = { error };
     }
+    if (!current(site)) return;
+    if (failure !== undefined) native.answer(question, undefined, keep(failure.error), shown(failure.error));
+    else if (typeof answer === "string") native.answer(question, answer, undefined, "");
+    else native.answer(question, undefined, undefined, `${what === URL_ASKED ? "url" : "auth"} gave no string`);
   }
 
   async disconnected(conn, end, willReconnect) {

@@ -1,6 +1,7 @@
 // Payloads as values: `text`, `json`, `bytes`, or a pair of functions of the application's.
 "use strict";
 
+const { types } = require("node:util");
 const { EtpError } = require("./error.js");
 
 const CANT_ENCODE = "the codec can't encode the value";
@@ -12,15 +13,24 @@ function invalid(message, cause) {
 
 function kind(value) {
   if (value === null) return "null";
-  return typeof value === "object" ? (value.constructor?.name ?? "object") : typeof value;
+  if (typeof value !== "object") return typeof value;
+  try {
+    return String(value.constructor?.name ?? "object");
+  } catch {
+    return "object";
+  }
 }
 
 /** A view of what holds bytes, or undefined. */
 function view(value) {
-  if (value instanceof Uint8Array) return value;
-  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
-  if (value instanceof ArrayBuffer || value instanceof SharedArrayBuffer) return new Uint8Array(value);
-  return undefined;
+  if (types.isUint8Array(value)) return value;
+  try {
+    if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
+    return types.isAnyArrayBuffer(value) ? new Uint8Array(value) : undefined;
+  } catch (error) {
+    // Its bytes are another thread's by now.
+    throw invalid(CANT_ENCODE, error);
+  }
 }
 
 // `encode` gives a string, bytes, or undefined for an empty payload; `decode` is null where the payload is the value.
@@ -37,7 +47,6 @@ const text = {
 const bytes = {
   bytes: true,
   encode(value) {
-    if (value instanceof Uint8Array) return value;
     if (value === undefined || value === null) return undefined;
     const found = view(value);
     if (found === undefined) throw invalid(`the codec "bytes" takes a Uint8Array or nothing, not ${kind(value)}`);

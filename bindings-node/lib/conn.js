@@ -3,7 +3,7 @@
 
 const { inspect } = require("node:util");
 const { before, call, native, schedule } = require("./environment.js");
-const { EtpError } = require("./error.js");
+const { EtpError, checkCloseCode, checkText, checkTimeout } = require("./error.js");
 const { Request } = require("./request.js");
 
 class Conn {
@@ -68,10 +68,11 @@ class Conn {
     schedule();
   }
 
-  emitWithAck(name, data, options = {}) {
-    const { timeout, signal } = options;
+  emitWithAck(name, data, options) {
+    const { timeout, signal } = options ?? {};
     return call(
       (id) => {
+        checkTimeout(timeout);
         const encoded = this.site.encode(data);
         before();
         if (this.slot < 0) throw this.closedError();
@@ -100,10 +101,12 @@ class Conn {
   }
 
   join(room) {
+    checkText(room, "the name of a room");
     native.connJoin(this.slot, this.generation, room);
   }
 
   leave(room) {
+    checkText(room, "the name of a room");
     native.connLeave(this.slot, this.generation, room);
   }
 
@@ -112,6 +115,8 @@ class Conn {
   }
 
   close(code = 1000, reason = "") {
+    checkCloseCode(code);
+    checkText(reason, "the reason of a close");
     before();
     native.connClose(this.slot, this.generation, code, reason);
     schedule();
@@ -173,6 +178,7 @@ class Broadcast {
   #left;
   constructor(table, rooms, left) {
     if (table?.codec === undefined) throw new TypeError("a Broadcast is made by `to` or `except`");
+    for (const room of rooms ?? []) checkText(room, "the name of a room");
     this.#table = table;
     this.#rooms = rooms;
     this.#left = left;

@@ -65,6 +65,8 @@ function end(now = false) {
   const left = [...calls.values()];
   calls.clear();
   for (const call of left) call.reject(new EtpError("connection_closed", "the connection is closed"));
+  // Nobody will say any more that a value is not wanted.
+  kept.clear();
 }
 
 /** The process exits. */
@@ -72,6 +74,11 @@ function farewell() {
   flush();
   running = false;
   native.farewell();
+}
+
+/** Whether what a site was asked can be answered: numbers of an earlier life of the core may be others' by now. */
+function current(site) {
+  return running && site.epoch === epoch;
 }
 
 /** Counts who keeps the process alive. */
@@ -272,26 +279,35 @@ function event(site, conn, handler, ticket, payload) {
   run(site, handler, conn, data, ticket);
 }
 
+const { then } = Promise.prototype;
+
 /** Runs a handler; what it returns, or resolves to, is the reply. */
 function run(site, handler, conn, data, ticket) {
-  let outcome;
   try {
-    outcome = handler(conn, data);
+    const outcome = handler(conn, data);
     // Whatever has a `then` is awaited.
     if (typeof outcome !== "object" || outcome === null || typeof outcome.then !== "function") {
       reply(site, ticket, outcome);
       return;
     }
+    // Others' promises may call back twice, or throw.
+    then.call(
+      Promise.resolve(outcome),
+      (value) => lateReply(site, ticket, value),
+      (error) => fail(site, ticket, error),
+    );
+    waiting = true;
   } catch (error) {
     fail(site, ticket, error);
-    return;
   }
-  waiting = true;
-  // Others' promises may call back twice.
-  (outcome.constructor === Promise ? outcome : Promise.resolve(outcome)).then(
-    (value) => reply(site, ticket, value),
-    (error) => fail(site, ticket, error),
-  );
+}
+
+function lateReply(site, ticket, value) {
+  try {
+    reply(site, ticket, value);
+  } catch (error) {
+    fail(site, ticket, error);
+  }
 }
 
 function other(what) {
@@ -391,10 +407,16 @@ function disconnect(slot, ticket, last) {
 }
 
 /** What happens to errors that nobody takes. What a stranger can cause is no error of this program. */
-function log(conn, error) {
+function log(conn, error, ...what) {
   const strangers = ["handshake_failed", "malformed_frame", "connect_failed"];
-  const print = strangers.includes(error.code) ? console.warn : console.error;
-  print(conn === undefined ? "etp-ws:" : `etp-ws, connection ${conn.id}:`, error);
+  const of = conn === undefined ? "etp-ws:" : `etp-ws, connection ${conn.id}:`;
+  try {
+    const print = what.length === 0 && strangers.includes(error.code) ? console.warn : console.error;
+    print(of, ...what, error);
+  } catch {
+    // What was thrown can't be looked at.
+    console.error(of, ...what, shown(error));
+  }
 }
 
 // --- Out: replies gather until the turn's end ------------------------------------------------------------------------
@@ -514,6 +536,7 @@ module.exports = {
   conns,
   before,
   call,
+  current,
   enter,
   hold,
   leave,

@@ -18,4 +18,24 @@ function shown(error) {
   }
 }
 
-module.exports = { EtpError, shown };
+/** Names of rooms, ids, reasons. */
+function checkText(value, what) {
+  if (typeof value !== "string") {
+    throw new TypeError(`${what} is to be a string, not ${value === null ? "null" : typeof value}`);
+  }
+}
+
+/** Whether it can be sent is the core's to say. */
+function checkCloseCode(code) {
+  if (!Number.isInteger(code) || code < 0 || code > 65_535) {
+    throw new EtpError("invalid_option", `${shown(code)} is no close code`);
+  }
+}
+
+function checkTimeout(timeout) {
+  if (timeout !== undefined && typeof timeout !== "number") {
+    throw new EtpError("invalid_option", `timeout is ${shown(timeout)}; it is a number of milliseconds`);
+  }
+}
+
+module.exports = { EtpError, checkCloseCode, checkText, checkTimeout, shown };

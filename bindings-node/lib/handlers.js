@@ -4,7 +4,7 @@
 
 const { AsyncResource } = require("node:async_hooks");
 const { codecOf } = require("./codec.js");
-const { conns, enter, hold, keep, leave, log, native, schedule, shown, take } = require("./environment.js");
+const { conns, current, enter, hold, keep, leave, log, native, schedule, shown, take } = require("./environment.js");
 const { EtpError } = require("./error.js");
 
 function checkFunction(f, what) {
@@ -255,23 +255,24 @@ class Site {
   }
 
   upgraded(ticket, request, incoming) {
-    this.owner.upgraded(ticket, request, incoming);
+    this.owner.upgraded(this, ticket, request, incoming);
   }
 
   asked(question, what) {
-    this.owner.asked(question, what);
+    this.owner.asked(this, question, what);
   }
 
   /** Runs `onConnect`. */
   async connected(conn, ticket) {
-    const { epoch } = this;
+    let failure;
     try {
       await this.table.callbacks.connect?.(conn);
     } catch (error) {
-      if (this.epoch === epoch) native.connected(ticket, keep(error), shown(error));
-      return;
+      failure = { error };
     }
-    native.connected(ticket, undefined, "");
+    if (!current(this)) return;
+    if (failure === undefined) native.connected(ticket, undefined, "");
+    else native.connected(ticket, keep(failure.error), shown(failure.error));
     schedule();
   }
 
@@ -297,7 +298,7 @@ class Site {
       await (this.table.isClient ? onError(error) : onError(conn, error));
     } catch (failure) {
       log(conn, error);
-      console.error("etp-ws: onError failed:", failure);
+      log(conn, failure, "onError failed:");
     }
   }
 }

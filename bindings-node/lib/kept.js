@@ -28,10 +28,16 @@ function delivering(now) {
   inBatch = now;
 }
 
+/** The core begins with the name of the option, as Rust writes it. */
+function camel(message) {
+  return message.replace(/^[a-z]+(?:_[a-z]+)+/, (name) => name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()));
+}
+
 /** Called by the core for each error that reaches JavaScript. */
 function makeError(code, message, closeCode, closeReason, status, cause) {
   const { stackTraceLimit } = Error;
   if (inBatch) Error.stackTraceLimit = 0;
+  if (code === "invalid_option") message = camel(message);
   const error = new EtpError(code, message, cause < 0 ? undefined : { cause: kept.get(cause) });
   if (inBatch) Error.stackTraceLimit = stackTraceLimit;
   if (closeCode !== undefined && closeCode !== null) error.closeCode = closeCode;

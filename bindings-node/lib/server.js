@@ -3,8 +3,8 @@
 
 const { adopt, attach } = require("./attach.js");
 const { Broadcast, Conn } = require("./conn.js");
-const { call, keep, native, shown } = require("./environment.js");
-const { EtpError } = require("./error.js");
+const { call, current, forget, keep, native, shown } = require("./environment.js");
+const { EtpError, checkCloseCode, checkText } = require("./error.js");
 const { Handlers, Site } = require("./handlers.js");
 const { Accept, Reject, Request, flatHeaders } = require("./request.js");
 
@@ -38,6 +38,15 @@ function checked(options, known, what) {
     }
   }
   return { ...options, pingInterval: options.pingInterval === undefined ? 25_000 : options.pingInterval };
+}
+
+/** `instanceof`, of values whose traps may throw. */
+function is(value, Class) {
+  try {
+    return value instanceof Class;
+  } catch {
+    return false;
+  }
 }
 
 class Server {
@@ -218,6 +227,7 @@ class Server {
   }
 
   conn(id) {
+    checkText(id, "the id of a connection");
     const site = this.#site;
     return site?.known(native.find(site.id, id))[0];
   }
@@ -231,10 +241,12 @@ class Server {
   }
 
   memberCount(room) {
+    checkText(room, "the name of a room");
     return this.#site === undefined ? 0 : native.memberCount(this.#site.id, room);
   }
 
   clearRoom(room) {
+    checkText(room, "the name of a room");
     if (this.#site !== undefined) native.clearRoom(this.#site.id, room);
   }
 
@@ -257,32 +269,41 @@ class Server {
     this.#ending = undefined;
   }
 
-  async upgraded(ticket, raw, incoming) {
+  async upgraded(site, ticket, raw, incoming) {
     const request = new Request(raw, incoming);
     let answer;
+    let failed = false;
     try {
       answer = await this.#handlers.callbacks.upgrade?.(request);
     } catch (error) {
-      answer = error instanceof Reject ? error : { threw: error };
-      if (!(error instanceof Reject)) {
-        native.failUpgrade(ticket, keep(error), shown(error));
-        return;
-      }
+      answer = error;
+      failed = !is(error, Reject);
     } finally {
       request.incoming = undefined;
     }
+    if (!current(site)) return;
     try {
-      if (answer instanceof Reject) {
-        native.reject(ticket, answer.status, answer.body, flatHeaders(answer.headers));
-      } else if (answer instanceof Accept) {
-        const { data, headers, protocol, close } = answer;
-        const kept = data === undefined ? undefined : keep(data);
-        native.accept(ticket, kept, flatHeaders(headers), protocol, close?.code, close?.reason ?? "");
-      } else {
-        native.accept(ticket, answer === undefined ? undefined : keep(answer), [], undefined, undefined, "");
-      }
+      if (failed) throw answer;
+      this.#answer(ticket, answer);
     } catch (error) {
       native.failUpgrade(ticket, keep(error), shown(error));
+    }
+  }
+
+  #answer(ticket, answer) {
+    if (is(answer, Reject)) {
+      native.reject(ticket, answer.status, answer.body, flatHeaders(answer.headers));
+      return;
+    }
+    const { data, headers, protocol, close } = is(answer, Accept) ? answer : { data: answer };
+    if (close !== undefined) checkCloseCode(close.code);
+    const flat = flatHeaders(headers);
+    const kept = data === undefined ? undefined : keep(data);
+    try {
+      native.accept(ticket, kept, flat, protocol, close?.code, close?.reason ?? "");
+    } catch (error) {
+      if (kept !== undefined) forget(kept);
+      throw error;
     }
   }
 

@@ -2,21 +2,22 @@
 "use strict";
 
 const { Client } = require("./client.js");
+const { EtpError, checkText } = require("./error.js");
+const { flatHeaders } = require("./request.js");
 
 async function connect(server, options = {}) {
+  if (options === null || typeof options !== "object") {
+    throw new EtpError("invalid_option", "the options of connect are an object");
+  }
   const { path = "/ws", headers, setup, ...rest } = options;
   const { auth, ...client } = rest;
-  const given = [...flat(headers)];
+  checkText(path, "path");
+  const given = flatHeaders(headers);
   const token = typeof auth === "function" ? await auth() : auth;
-  if (token !== undefined) given.push(["authorization", `Bearer ${token}`]);
+  if (token !== undefined) given.push("authorization", `Bearer ${token}`);
   const made = new Client("memory:", { ...client, reconnect: false });
   setup?.(made);
   return made.connectTo(server, path, given);
-}
-
-function flat(headers) {
-  if (headers === undefined) return [];
-  return typeof headers[Symbol.iterator] === "function" ? headers : Object.entries(headers);
 }
 
 module.exports = { connect };

@@ -43,7 +43,8 @@ pub(crate) fn identity(options: &Object<'_>, name: &str) -> Result<Option<(Pem, 
         return Ok(None);
     };
     let part = |part: &str| -> Result<Pem, Failure> {
-        let value = option::<Either<String, Uint8Array>>(&pair, part)?;
+        let value = option::<Either<String, Uint8Array>>(&pair, part)
+            .map_err(|_| invalid_option(format!("{name}.{part}: its type is wrong")))?;
         value
             .map(pem)
             .ok_or_else(|| invalid_option(format!("{name}.{part} is missing: PEM, or the path of a file of it")))

@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Broken,
     /// Anything.
     Bytes,
+    /// None of these: JavaScript's codecs let nothing else through as a payload, but anything may be passed as a name.
+    Odd,
 }
 
 impl TypeName for Payload {
@@ -49,15 +51,19 @@ impl FromNapiValue for Payload {
             }
             sys::ValueType::napi_object => {
                 // SAFETY: as above.
-                let bytes = unsafe { <&[u8]>::from_napi_value(env, value) }?;
+                let bytes = unsafe { <&[u8]>::from_napi_value(env, value) };
                 Ok(Self {
-                    bytes: bytes.to_vec(),
-                    kind: Kind::Bytes,
+                    kind: if bytes.is_ok() { Kind::Bytes } else { Kind::Odd },
+                    bytes: bytes.map(<[u8]>::to_vec).unwrap_or_default(),
                 })
             }
-            _ => Ok(Self {
+            sys::ValueType::napi_undefined | sys::ValueType::napi_null => Ok(Self {
                 bytes: Vec::new(),
                 kind: Kind::Text,
+            }),
+            _ => Ok(Self {
+                bytes: Vec::new(),
+                kind: Kind::Odd,
             }),
         }
     }

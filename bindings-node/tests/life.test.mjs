@@ -125,6 +125,7 @@ describe("programs end with a client connected", { concurrency: 6 }, () => {
         await once(server, "listening");
         const connected = once(server, "connection");
         await withProgram("client_left_open", [how, `ws://127.0.0.1:${server.address().port}`], async (program) => {
+          await program.line("DIALS");
           const [ws] = await connected;
           const ended = once(ws, "close");
           if (how === "waits") ws.on("message", () => ws.send("exit||0||"));

@@ -50,6 +50,11 @@ export class Program {
     this.#process.stdin.write(`${line}\n`);
   }
 
+  /** The end of what it is told. */
+  close() {
+    this.#process.stdin.end();
+  }
+
   signal(name) {
     this.#process.kill(name);
   }

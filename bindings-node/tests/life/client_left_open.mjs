@@ -23,4 +23,5 @@ if (how === "onError") {
   client.onError(exit);
   client.on("go", () => Promise.reject(new Error("for onError")));
 }
+console.log("DIALS");
 await client.connect();
