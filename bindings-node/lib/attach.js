@@ -2,6 +2,7 @@
 "use strict";
 
 const net = require("node:net");
+const { EtpError } = require("./error.js");
 const { bridges, call, keep, forget, native } = require("./environment.js");
 
 /** Which paths of an `http.Server` are whose. */
@@ -14,18 +15,27 @@ function attach(httpServer, path, take) {
   if (paths === undefined) {
     paths = new Map();
     attachments.set(httpServer, paths);
-    httpServer.on("upgrade", (request, socket, head) => {
+    const listener = (request, socket, head) => {
       const url = request.url ?? "";
       const at = url.indexOf("?");
       const found = paths.get(at < 0 ? url : url.slice(0, at));
       if (found !== undefined) found(request, socket, head);
       // Somebody else's path, if there is anybody.
       else if (httpServer.listenerCount("upgrade") === 1) refuse(socket, 404, "Not Found");
-    });
+    };
+    paths.listener = listener;
+    httpServer.on("upgrade", listener);
+  }
+  if (paths.has(path)) {
+    throw new EtpError("invalid_state", `a server is attached to ${JSON.stringify(path)} of this http.Server already`);
   }
   paths.set(path, take);
   return () => {
-    if (paths.get(path) === take) paths.delete(path);
+    paths.delete(path);
+    if (paths.size > 0) return;
+    // Upgrades are the application's again.
+    httpServer.off("upgrade", paths.listener);
+    attachments.delete(httpServer);
   };
 }
 
@@ -61,7 +71,6 @@ function leftover(socket, head) {
 
 /** Hands a connection to the core; resolves whether it was let in. */
 async function adopt(siteId, request, socket, head) {
-  socket.on("error", () => {});
   if (socket.destroyed || !socket.writable || taken.has(socket)) return false;
   taken.add(socket);
   const { method, url, httpVersion, rawHeaders } = request;
@@ -114,4 +123,4 @@ function bridge(siteId, request, socket, head, incoming, address, port) {
   });
 }
 
-module.exports = { adopt, attach };
+module.exports = { adopt, attach, refuse };

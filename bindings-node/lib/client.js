@@ -4,7 +4,8 @@
 const { AsyncLocalStorage } = require("node:async_hooks");
 const { Conn } = require("./conn.js");
 const { before, call, current, keep, native, schedule, shown } = require("./environment.js");
-const { EtpError, checkCloseCode, checkText, checkTimeout } = require("./error.js");
+const { EtpError, checkOptions, checkCloseCode, checkText, checkTimeout } = require("./error.js");
+const key = require("./keys.js");
 const { Events } = require("./events.js");
 const { Handlers, Site, checkFunction } = require("./handlers.js");
 const { flatHeaders } = require("./request.js");
@@ -37,11 +38,17 @@ class Client {
   #auth;
   #shouldReconnect;
   #site;
+  /** What is being closed. */
+  #closing;
   /** Gives the dial up, while there is one. */
   #dial;
   #events = new Set();
 
+  /** Inside the first `onConnect`: its connection. */
+  #first;
+
   constructor(url, options = {}) {
+    if (url instanceof URL) url = url.href;
     if (typeof url !== "string" && typeof url !== "function") {
       throw new EtpError("invalid_option", "url is a string, or a function that returns one");
     }
@@ -64,8 +71,7 @@ class Client {
       reconnect: reconnect === true ? {} : reconnect === false ? undefined : reconnect,
     };
     native.checkClient(this.#options);
-    this.isReferenced = true;
-    Object.defineProperty(this, "isReferenced", { enumerable: false });
+    this[key.isReferenced] = true;
   }
 
   on(name, handler) {
@@ -134,16 +140,17 @@ class Client {
   }
 
   /** Connects to a server in this process, without a port. Headers are names and values in turn. */
-  async connectTo(server, path, headers) {
-    return this.#begin((site, id) => native.connectTo(site, id, server.siteId(), path, headers));
+  async [key.connectTo](server, path, headers) {
+    return this.#begin((site, id) => native.connectTo(site, id, server[key.siteId](), path, headers));
   }
 
   async #begin(dial, signal) {
     signal?.throwIfAborted();
     if (this.#site !== undefined) {
-      throw new EtpError("invalid_state", `this client is ${this.state} already`);
+      const what = this.#closing === this.#site ? "is still closing" : `is ${this.state} already`;
+      throw new EtpError("invalid_state", `this client ${what}`);
     }
-    const site = new Site(this.#handlers, Conn, "ETPCLIENT");
+    const site = new Site(this.#handlers, Conn);
     site.wantsEnds = this.#shouldReconnect !== undefined;
     this.#handlers.enter(site, (id) =>
       native.client(id, this.#options, this.#handlers.codec.bytes, this.#auth !== undefined, site.wantsEnds),
@@ -165,11 +172,13 @@ class Client {
         ),
       );
     } catch (error) {
-      // What has begun to dial ends by itself.
-      if (!begun) site.discard();
+      // What has begun to dial ends by itself, unless it had come to its end already.
+      if (begun) native.clientStop(site.id);
+      else site.discard();
       await site.over;
       throw error;
     } finally {
+      this.#first = undefined;
       if (this.#dial === given) this.#dial = undefined;
     }
     return this;
@@ -186,8 +195,9 @@ class Client {
       return;
     }
     before();
+    this.#closing = site;
     const closing = call((id) => native.clientClose(site.id, id, code, reason));
-    if (ending.getStore() === this) {
+    if (ending.getStore()?.client === this) {
       closing.catch(() => {});
       return;
     }
@@ -199,13 +209,13 @@ class Client {
   }
 
   ref() {
-    this.isReferenced = true;
+    this[key.isReferenced] = true;
     this.#site?.holds();
     return this;
   }
 
   unref() {
-    this.isReferenced = false;
+    this[key.isReferenced] = false;
     this.#site?.holds();
     return this;
   }
@@ -217,6 +227,10 @@ class Client {
   // --- Calls -------------------------------------------------------------------------------------------------------
 
   emit(name, data) {
+    if (this.#first !== undefined) {
+      this.#first.emit(name, data);
+      return;
+    }
     const encoded = this.#handlers.codec.encode(data);
     before();
     native.clientEmit(this.#site?.id ?? 0, name, encoded);
@@ -224,6 +238,8 @@ class Client {
   }
 
   emitWithAck(name, data, options) {
+    if (options !== undefined) checkOptions(options, "emitWithAck");
+    if (this.#first !== undefined) return this.#first.emitWithAck(name, data, options);
     const { timeout, signal } = options ?? {};
     const { codec } = this.#handlers;
     return call(
@@ -239,23 +255,29 @@ class Client {
   }
 
   ping() {
+    if (this.#first !== undefined) return this.#first.ping();
     return call((id) => native.clientPing(this.#site?.id ?? 0, id));
   }
 
   drain() {
+    if (this.#first !== undefined) return this.#first.drain();
     before();
     return call((id) => native.clientDrain(this.#site?.id ?? 0, id));
   }
 
   // --- What the core tells -----------------------------------------------------------------------------------------
 
-  siteEnded(site) {
+  [key.connected](conn) {
+    if (this.#dial !== undefined) this.#first = conn;
+  }
+
+  [key.siteEnded](site) {
     if (this.#site !== site) return;
     this.#site = undefined;
     for (const events of [...this.#events]) events.end();
   }
 
-  async asked(site, question, what) {
+  async [key.asked](site, question, what) {
     const asked = what === URL_ASKED ? this.#url : this.#auth;
     let answer;
     let failure;
@@ -270,11 +292,17 @@ class Client {
     else native.answer(question, undefined, undefined, `${what === URL_ASKED ? "url" : "auth"} gave no string`);
   }
 
-  async disconnected(conn, end, willReconnect) {
+  async [key.disconnected](conn, end, willReconnect) {
     let comesBack = willReconnect;
     if (this.#shouldReconnect !== undefined && willReconnect) comesBack = this.#decide(conn, end);
     const told = { ...end, willReconnect: comesBack };
-    await ending.run(this, () => this.#handlers.callbacks.disconnect?.(told));
+    const during = { client: this };
+    try {
+      await ending.run(during, () => this.#handlers.callbacks.disconnect?.(told));
+    } finally {
+      // What it began goes on in the same context, and may wait for a close.
+      during.client = undefined;
+    }
   }
 
   #decide(conn, end) {

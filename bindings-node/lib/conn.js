@@ -3,90 +3,92 @@
 
 const { inspect } = require("node:util");
 const { before, call, native, schedule } = require("./environment.js");
-const { EtpError, checkCloseCode, checkText, checkTimeout } = require("./error.js");
+const key = require("./keys.js");
+const { EtpError, checkOptions, checkCloseCode, checkText, checkTimeout } = require("./error.js");
 const { Request } = require("./request.js");
 
 class Conn {
   constructor(site, slot, generation) {
     if (typeof slot !== "number") throw new TypeError("a Conn is made by its server");
     // Where the core has it; -1 when it is known no more.
-    this.slot = slot;
-    this.generation = generation;
-    this.site = site;
-    this.ownData = undefined;
-    this.knownId = undefined;
-    this.knownRequest = undefined;
-    this.lastRooms = undefined;
-    this.end = undefined;
-    this.watch = undefined;
+    this[key.slot] = slot;
+    this[key.generation] = generation;
+    this[key.site] = site;
+    this[key.ownData] = undefined;
+    this[key.knownId] = undefined;
+    this[key.knownRequest] = undefined;
+    this[key.lastRooms] = undefined;
+    this[key.end] = undefined;
+    this[key.watch] = undefined;
   }
 
   get id() {
-    this.knownId ??= native.connId(this.slot, this.generation);
-    return this.knownId;
+    this[key.knownId] ??= native.connId(this[key.slot], this[key.generation]);
+    return this[key.knownId];
   }
 
   get request() {
-    if (!(this.knownRequest instanceof Request)) {
-      const raw = this.knownRequest ?? native.connRequest(this.slot, this.generation);
+    if (!(this[key.knownRequest] instanceof Request)) {
+      const raw = this[key.knownRequest] ?? native.connRequest(this[key.slot], this[key.generation]);
       if (raw === null || raw === undefined) return undefined;
-      this.knownRequest = new Request(raw);
+      this[key.knownRequest] = new Request(raw);
     }
-    return this.knownRequest;
+    return this[key.knownRequest];
   }
 
   get data() {
-    this.ownData ??= {};
-    return this.ownData;
+    this[key.ownData] ??= {};
+    return this[key.ownData];
   }
 
   set data(data) {
-    this.ownData = data;
+    this[key.ownData] = data;
   }
 
   get isOpen() {
-    return native.connIsOpen(this.slot, this.generation);
+    return native.connIsOpen(this[key.slot], this[key.generation]);
   }
 
   get closed() {
-    return this.watched().closed;
+    return this[key.watched]().closed;
   }
 
   get signal() {
-    return this.watched().controller.signal;
+    return this[key.watched]().controller.signal;
   }
 
   get rooms() {
-    return this.lastRooms ?? native.connRooms(this.slot, this.generation);
+    return this[key.lastRooms] ?? native.connRooms(this[key.slot], this[key.generation]);
   }
 
   emit(name, data) {
-    const encoded = this.site.encode(data);
+    const encoded = this[key.site].encode(data);
     before();
-    if (this.slot < 0) throw this.closedError();
-    native.connEmit(this.slot, this.generation, name, encoded);
+    if (this[key.slot] < 0) throw this[key.closedError]();
+    native.connEmit(this[key.slot], this[key.generation], name, encoded);
     schedule();
   }
 
   emitWithAck(name, data, options) {
+    if (options !== undefined) checkOptions(options, "emitWithAck");
     const { timeout, signal } = options ?? {};
     return call(
       (id) => {
         checkTimeout(timeout);
-        const encoded = this.site.encode(data);
+        const encoded = this[key.site].encode(data);
         before();
-        if (this.slot < 0) throw this.closedError();
-        native.connAsk(this.slot, this.generation, id, name, encoded, timeout, signal !== undefined);
+        if (this[key.slot] < 0) throw this[key.closedError]();
+        native.connAsk(this[key.slot], this[key.generation], id, name, encoded, timeout, signal !== undefined);
         schedule();
       },
-      { decode: this.site.decode ?? undefined, signal },
+      { decode: this[key.site].decode ?? undefined, signal },
     );
   }
 
   ping() {
     return call((id) => {
-      if (this.slot < 0) throw this.closedError();
-      native.connPing(this.slot, this.generation, id);
+      if (this[key.slot] < 0) throw this[key.closedError]();
+      native.connPing(this[key.slot], this[key.generation], id);
       schedule();
     });
   }
@@ -94,31 +96,31 @@ class Conn {
   drain() {
     return call((id) => {
       before();
-      if (this.slot < 0) throw this.closedError();
-      native.connDrain(this.slot, this.generation, id);
+      if (this[key.slot] < 0) throw this[key.closedError]();
+      native.connDrain(this[key.slot], this[key.generation], id);
       schedule();
     });
   }
 
   join(room) {
     checkText(room, "the name of a room");
-    native.connJoin(this.slot, this.generation, room);
+    native.connJoin(this[key.slot], this[key.generation], room);
   }
 
   leave(room) {
     checkText(room, "the name of a room");
-    native.connLeave(this.slot, this.generation, room);
+    native.connLeave(this[key.slot], this[key.generation], room);
   }
 
   to(...rooms) {
-    return new Broadcast(this.site.table, rooms.flat(), []);
+    return new Broadcast(this[key.site].table, rooms.flat(), []);
   }
 
   close(code = 1000, reason = "") {
     checkCloseCode(code);
     checkText(reason, "the reason of a close");
     before();
-    native.connClose(this.slot, this.generation, code, reason);
+    native.connClose(this[key.slot], this[key.generation], code, reason);
     schedule();
   }
 
@@ -128,41 +130,41 @@ class Conn {
 
   // --- What the core tells ---------------------------------------------------------------------------------------
 
-  watched() {
-    if (this.watch === undefined) {
+  [key.watched]() {
+    if (this[key.watch] === undefined) {
       const controller = new AbortController();
       let resolve;
       const closed = new Promise((done) => {
         resolve = done;
       });
-      this.watch = { controller, closed, resolve };
-      if (!native.connWatch(this.slot, this.generation)) this.closing();
+      this[key.watch] = { controller, closed, resolve };
+      if (!native.connWatch(this[key.slot], this[key.generation])) this[key.closing]();
     }
-    return this.watch;
+    return this[key.watch];
   }
 
-  closing() {
-    if (this.watch === undefined) return;
-    this.watch.resolve();
+  [key.closing]() {
+    if (this[key.watch] === undefined) return;
+    this[key.watch].resolve();
     // Listeners that throw reach the process as they do on any EventTarget.
-    if (!this.watch.controller.signal.aborted) this.watch.controller.abort(this.closedError());
+    if (!this[key.watch].controller.signal.aborted) this[key.watch].controller.abort(this[key.closedError]());
   }
 
-  ended(end, id, rooms) {
-    this.end = end;
-    this.knownId = id;
-    this.lastRooms = rooms;
-    this.closing();
+  [key.ended](end, id, rooms) {
+    this[key.end] = end;
+    this[key.knownId] = id;
+    this[key.lastRooms] = rooms;
+    this[key.closing]();
   }
 
-  forgotten() {
-    this.knownRequest ??= native.connRequest(this.slot, this.generation);
-    this.slot = -1;
+  [key.forgotten]() {
+    this[key.knownRequest] ??= native.connRequest(this[key.slot], this[key.generation]);
+    this[key.slot] = -1;
   }
 
-  closedError() {
-    if (this.end === undefined) return new EtpError("connection_closed", "the connection is closed");
-    const { code, reason } = this.end;
+  [key.closedError]() {
+    if (this[key.end] === undefined) return new EtpError("connection_closed", "the connection is closed");
+    const { code, reason } = this[key.end];
     const why = reason === "" ? `code ${code}` : `code ${code}, ${JSON.stringify(reason)}`;
     const error = new EtpError("connection_closed", `the connection is closed (${why})`);
     error.closeCode = code;

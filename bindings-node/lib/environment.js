@@ -4,9 +4,12 @@
 
 // The globals of these names are getters.
 const { Buffer } = require("node:buffer");
+const { setMaxListeners } = require("node:events");
 const process = require("node:process");
 const { Pump } = require("./load.js");
+const { markAsUntransferable } = require("node:worker_threads");
 const { EtpError, shown } = require("./error.js");
+const key = require("./keys.js");
 const { keep, take, forget, look, makeError, delivering, kept } = require("./kept.js");
 
 /** Called around what is asked of the core. */
@@ -57,6 +60,8 @@ function end(now = false) {
   flush();
   running = false;
   wantsBytes = false;
+  unfinished = false;
+  more = false;
   process.off("exit", farewell);
   native.end();
   conns.length = 0;
@@ -103,12 +108,16 @@ function call(begin, { decode, signal } = {}) {
       throw error;
     }
     if (signal !== undefined) {
+      // Many calls may share one signal.
+      setMaxListeners(0, signal);
       entry.abort = () => {
         calls.delete(id);
         native.giveUp(id);
         reject(signal.reason);
       };
-      signal.addEventListener("abort", entry.abort, { once: true });
+      // What `begin` ran of the application's may have aborted it.
+      if (signal.aborted) entry.abort();
+      else signal.addEventListener("abort", entry.abort, { once: true });
     }
   });
 }
@@ -134,7 +143,6 @@ function settle(id, failed, value) {
 
 const RECORD = 4;
 const UNKNOWN = -1;
-const MEET = -2;
 const UPGRADE = -3;
 const CONNECT = -4;
 const DISCONNECT = -5;
@@ -149,13 +157,18 @@ const ENDED = -13;
 const FORGET = -14;
 const DETACH = -15;
 
-const MORE = 1;
+/** Milliseconds that a carried socket gets to send what is left when its connection is over. */
+const FAREWELL = 2000;
+
+const NOTHING = 0;
 const CHUNK = 2;
 
-/** Two numbers of the batch, then four for each record. */
-const ints = new Int32Array(2 + RECORD * 4096);
+/** Four numbers of the batch, then four for each record; from the end backwards four for each connection that is met. */
+const HEAD = 4;
+const ints = new Int32Array(HEAD + RECORD * 4096);
 // Payloads that are wanted as bytes become views of a chunk of this size, as those of Node's own pool do.
-const CHUNK_SIZE = 16 * 1024;
+const CHUNK_SIZE = 8 * 1024;
+const CHUNKED = 1024;
 const SMALL = 4096;
 let chunk = Buffer.alloc(0);
 let { buffer: memory } = chunk;
@@ -167,18 +180,39 @@ let until = 0;
 let values = [];
 let nextValue = 0;
 
+// Handlers that take long leave timers and sockets their turn: after so many milliseconds of work the rest comes later.
+const WORK = 2;
+let began = 0;
+let worked = 0;
+/** Others have their turn. */
+let resting = false;
+/** There is more, or may be. */
+let more = false;
+/** The records of the last batch are not through. */
+let unfinished = false;
+let left = 0;
+
 /** Called by the core when something waits. */
 function wake() {
   if (!running) return;
+  if (resting) {
+    more = true;
+    return;
+  }
   // What handlers write goes out together, at the end.
   turn = true;
-  let left = MORE;
+  began = performance.now();
+  more = true;
   try {
-    do left = batch();
-    while (left === CHUNK && running);
+    do more = batch();
+    while (more && left === CHUNK && !isTired() && running);
   } finally {
-    values = [];
-    if (left === MORE) setImmediate(wake);
+    if (!unfinished) values = [];
+    worked += performance.now() - began;
+    if (more || worked > WORK) {
+      resting = true;
+      setImmediate(rested);
+    }
     flush();
     if (waiting) {
       // What waits for nothing that takes time ends in this turn.
@@ -190,49 +224,79 @@ function wake() {
   }
 }
 
+function rested() {
+  resting = false;
+  worked = 0;
+  if (more) wake();
+}
+
+function isTired() {
+  return performance.now() - began > WORK;
+}
+
+/** Handles a batch, or the rest of the last one; answers whether there is more. */
 function batch() {
-  if (wantsBytes && chunk.length - used < SMALL) {
+  // While a batch is not through the core may have called for the next.
+  const resumed = unfinished;
+  if (!resumed) drain();
+  unfinished = false;
+  while (at < until) {
+    if (isTired()) {
+      unfinished = true;
+      return true;
+    }
+    const before = at;
+    try {
+      const what = ints[at];
+      if (what >= UNKNOWN) {
+        const site = conns[ints[at + 1]][key.site];
+        site.scope.runInAsyncScope(events, undefined, site);
+      } else {
+        waiting = true;
+        other(what);
+      }
+    } catch (error) {
+      // A bug of ours, which must not cost others their events.
+      if (at === before) at += RECORD;
+      console.error("etp-ws: a bug, please report it:", error);
+    }
+  }
+  return resumed || left !== NOTHING;
+}
+
+function drain() {
+  if (wantsBytes && chunk.length - used < CHUNKED) {
     chunk = Buffer.allocUnsafeSlow(CHUNK_SIZE);
     memory = chunk.buffer;
+    // Others' payloads lie there too.
+    markAsUntransferable(memory);
     used = 0;
   }
   delivering(true);
   values = native.drain(ints, chunk, used);
   delivering(false);
   nextValue = 0;
-  at = 2;
-  until = 2 + RECORD * ints[0];
-  const left = ints[1];
-  while (at < until) {
-    const what = ints[at];
-    if (what >= UNKNOWN) {
-      const { site } = conns[ints[at + 1]];
-      site.scope.runInAsyncScope(events, undefined, site);
-    } else {
-      waiting = true;
-      other(what);
-    }
+  at = HEAD;
+  until = HEAD + RECORD * ints[0];
+  left = ints[1];
+  for (let met = ints.length - RECORD * ints[2]; met < ints.length; met += RECORD) {
+    sites.get(ints[met + 1])?.meet(ints[met], ints[met + 2] >>> 0, ints[met + 3]);
   }
-  return left;
 }
 
 /** Runs the events of one site that follow each other. */
 function events(site) {
   const { handlers } = site;
-  while (at < until) {
+  for (let count = 1; at < until; count += 1) {
     const what = ints[at];
     if (what < UNKNOWN) return;
+    if (count % 32 === 0 && isTired()) return;
     const conn = conns[ints[at + 1]];
-    if (conn.site !== site) return;
+    if (conn[key.site] !== site) return;
     const ticket = ints[at + 2];
     const length = ints[at + 3];
     at += RECORD;
-    let name;
-    let acked = true;
-    if (what === UNKNOWN) {
-      name = values[nextValue++];
-      acked = values[nextValue++] === 1;
-    }
+    const name = what === UNKNOWN ? values[nextValue++] : undefined;
     let payload;
     if (length < 0) {
       payload = values[nextValue++];
@@ -243,13 +307,13 @@ function events(site) {
     if (name === undefined && site.taps === null && handlers[what] !== undefined) {
       event(site, conn, handlers[what], ticket, payload);
     } else {
-      odd(site, conn, name ?? site.names[what], handlers[what], acked, ticket, payload);
+      odd(site, conn, name ?? site.names[what], handlers[what], ticket, payload);
     }
   }
 }
 
 /** An event without a handler, or one that iterators get a copy of. */
-function odd(site, conn, name, handler, acked, ticket, payload) {
+function odd(site, conn, name, handler, ticket, payload) {
   let data;
   try {
     data = site.decode === null ? payload : site.decode(payload);
@@ -262,8 +326,8 @@ function odd(site, conn, name, handler, acked, ticket, payload) {
   const { unknown } = site;
   if (handler !== undefined) run(site, handler, conn, data, ticket);
   else if (unknown !== undefined) run(site, (conn, data) => unknown(conn, name, data), conn, data, ticket);
-  else if (taken && !acked) reply(site, ticket, undefined);
-  else native.noHandler(ticket);
+  else if (taken && ticket >= UNWANTED) reply(site, ticket, undefined);
+  else native.noHandler(ticket & ~UNWANTED);
 }
 
 function event(site, conn, handler, ticket, payload) {
@@ -278,6 +342,9 @@ function event(site, conn, handler, ticket, payload) {
   }
   run(site, handler, conn, data, ticket);
 }
+
+/** Added to the ticket of an event that asks for no acknowledgment. */
+const UNWANTED = 1 << 30;
 
 const { then } = Promise.prototype;
 
@@ -316,12 +383,6 @@ function other(what) {
   const third = ints[at + 3];
   at += RECORD;
   switch (what) {
-    case MEET: {
-      const generation = values[nextValue++];
-      const data = values[nextValue++];
-      sites.get(second).meet(first, generation, data);
-      break;
-    }
     case UPGRADE: {
       const request = values[nextValue++];
       const incoming = values[nextValue++];
@@ -333,20 +394,22 @@ function other(what) {
     }
     case CONNECT: {
       const conn = conns[first];
-      conn.site.scope.runInAsyncScope(conn.site.connected, conn.site, conn, second);
+      const site = conn[key.site];
+      site.scope.runInAsyncScope(site.connected, site, conn, second);
       break;
     }
     case DISCONNECT:
       disconnect(first, second, third);
       break;
     case CLOSING:
-      if (first >= 0) conns[first]?.closing();
+      if (first >= 0) conns[first]?.[key.closing]();
       break;
     case FAILED: {
       const error = values[nextValue++];
       const id = values[nextValue++];
+      const request = values[nextValue++];
       const site = sites.get(second);
-      const conn = first >= 0 ? conns[first] : id === undefined ? undefined : site?.gone(id);
+      const conn = first >= 0 ? conns[first] : id === undefined ? undefined : site?.gone(id, request);
       if (site === undefined) log(conn, error);
       else site.scope.runInAsyncScope(site.failed, site, conn, error);
       break;
@@ -369,18 +432,28 @@ function other(what) {
     case RESUME:
       bridges.get(first)?.resume();
       break;
-    case ENDED:
-      bridges.get(first)?.destroySoon();
+    case ENDED: {
+      const socket = bridges.get(first);
+      if (socket === undefined) break;
+      socket.destroySoon();
+      // A peer that reads nothing must not keep it.
+      setTimeout(() => socket.destroy(), FAREWELL).unref();
       break;
+    }
     case FORGET:
       forget(first >>> 0);
       break;
     case DETACH: {
       const site = sites.get(first);
-      if (site !== undefined) {
-        leave(site);
-        site.detached();
+      if (site === undefined) break;
+      native.discard(first);
+      for (const conn of conns) {
+        // `onConnect` has not ended, and nobody waits for it any more.
+        if (conn?.[key.site] === site && conn[key.end] === undefined)
+          over(conn, LOST, conn.id, conn.rooms, false, undefined);
       }
+      leave(site);
+      site.detached();
       break;
     }
   }
@@ -394,21 +467,49 @@ function disconnect(slot, ticket, last) {
   nextValue += 7;
   const rooms = values.slice(nextValue, nextValue + count);
   nextValue += count;
-  const conn = conns[slot];
   const end = { code, reason, clean: clean === 1, normal: normal === 1 };
-  conn.ended(end, id, rooms);
+  over(conns[slot], end, id, rooms, willReconnect === 1, ticket);
+}
+
+/** A connection that was lost with its server. */
+const LOST = Object.freeze({ code: 1006, reason: "", clean: false, normal: false });
+/** The place of no ticket. */
+const NONE = 0xffffffff;
+
+function over(conn, end, id, rooms, willReconnect, ticket = NONE) {
+  const site = conn[key.site];
+  const slot = conn[key.slot];
+  conn[key.ended](end, id, rooms);
   const done = () => {
-    if (conn.site.epoch !== epoch || !running) return;
-    conn.forgotten();
+    if (!current(site)) return;
+    conn[key.forgotten]();
     conns[slot] = undefined;
     native.disconnected(ticket, slot);
   };
-  conn.site.scope.runInAsyncScope(conn.site.disconnected, conn.site, conn, end, willReconnect === 1, done);
+  site.scope.runInAsyncScope(site.disconnected, site, conn, end, willReconnect, done);
+}
+
+const strangers = ["handshake_failed", "malformed_frame", "connect_failed", "no_handler"];
+/** Lines in a second that strangers can cause. */
+const MOST_LINES = 10;
+let lines = 0;
+let second = 0;
+
+/** Whether one more line may be printed now. */
+function mayPrint() {
+  const now = Math.floor(performance.now() / 1000);
+  if (now !== second) {
+    if (lines > MOST_LINES) console.warn(`etp-ws: and ${lines - MOST_LINES} more in that second`);
+    second = now;
+    lines = 0;
+  }
+  lines += 1;
+  return lines <= MOST_LINES;
 }
 
 /** What happens to errors that nobody takes. What a stranger can cause is no error of this program. */
 function log(conn, error, ...what) {
-  const strangers = ["handshake_failed", "malformed_frame", "connect_failed"];
+  if (what.length === 0 && strangers.includes(error.code) && !mayPrint()) return;
   const of = conn === undefined ? "etp-ws:" : `etp-ws, connection ${conn.id}:`;
   try {
     const print = what.length === 0 && strangers.includes(error.code) ? console.warn : console.error;
@@ -438,11 +539,16 @@ let recent = false;
 
 function reply(site, ticket, value) {
   let encoded;
-  try {
-    encoded = site.encode(value);
-  } catch (error) {
-    failPayload(site, ticket, error);
-    return;
+  if (ticket >= UNWANTED) {
+    // Nobody waits for it, so it may be anything.
+    ticket -= UNWANTED;
+  } else {
+    try {
+      encoded = site.encode(value);
+    } catch (error) {
+      failPayload(site, ticket, error);
+      return;
+    }
   }
   if (site.epoch !== epoch || !running) return;
   if (encoded === undefined) {
@@ -474,14 +580,14 @@ function reply(site, ticket, value) {
 
 /** The handler threw. */
 function fail(site, ticket, error) {
-  if (site.epoch === epoch && running) native.fail(ticket, keep(error), shown(error));
+  if (site.epoch === epoch && running) native.fail(ticket & ~UNWANTED, keep(error), shown(error));
 }
 
 /** The codec could not read the payload, or write the reply. */
 function failPayload(site, ticket, error) {
   if (site.epoch !== epoch || !running) return;
   const cause = error.cause === undefined ? undefined : keep(error.cause);
-  native.failPayload(ticket, error.message, cause, shown(error.cause));
+  native.failPayload(ticket & ~UNWANTED, error.message, cause, shown(error.cause));
 }
 
 /** Sends what has gathered, and wakes the connections that it is for. */

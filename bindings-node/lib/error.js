@@ -32,10 +32,17 @@ function checkCloseCode(code) {
   }
 }
 
+/** An object, and not the number or string that another library would take. */
+function checkOptions(options, what) {
+  if (options === null || typeof options !== "object") {
+    throw new TypeError(`the options of ${what} are an object, not ${options === null ? "null" : typeof options}`);
+  }
+}
+
 function checkTimeout(timeout) {
   if (timeout !== undefined && typeof timeout !== "number") {
     throw new EtpError("invalid_option", `timeout is ${shown(timeout)}; it is a number of milliseconds`);
   }
 }
 
-module.exports = { EtpError, checkCloseCode, checkText, checkTimeout, shown };
+module.exports = { EtpError, checkOptions, checkCloseCode, checkText, checkTimeout, shown };

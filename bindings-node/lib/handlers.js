@@ -6,10 +6,15 @@ const { AsyncResource } = require("node:async_hooks");
 const { codecOf } = require("./codec.js");
 const { conns, current, enter, hold, keep, leave, log, native, schedule, shown, take } = require("./environment.js");
 const { EtpError } = require("./error.js");
+const key = require("./keys.js");
 
 function checkFunction(f, what) {
   if (typeof f !== "function")
     throw new TypeError(`${what} is to be a function, not ${f === null ? "null" : typeof f}`);
+}
+
+function failed(what, error) {
+  return new EtpError("handler_failed", `${what}: ${shown(error)}`, { cause: error });
 }
 
 /** Handlers, callbacks and middleware. */
@@ -18,6 +23,10 @@ class Handlers {
     this.owner = owner;
     this.codec = codecOf(codec);
     this.isClient = isClient;
+    // Handlers run in the async context that the server or client was made in, not in that of whoever it began to work for.
+    this.context = new AsyncResource(isClient ? "ETPCLIENT" : "ETPSERVER", { requireManualDestroy: true });
+    // Nobody is told of its end: it is said at once that there will be no more.
+    this.context.emitDestroy();
     /** Handlers as they are called, and the names they are for, by number. */
     this.called = [];
     this.names = [];
@@ -112,18 +121,29 @@ class Handlers {
   /** The first middleware that was added is the outermost. */
   through(conn, event, last) {
     const chain = this.middleware;
+    let over = false;
     const step = (index) => {
       if (index === chain.length) return last(event);
       let gone = false;
       // An async function: what fails in it is a rejection, whoever awaits it.
-      const next = async () => {
+      const next = () => {
+        const outcome = after();
+        // A middleware that does not wait for it must not leave a rejection that nobody handles.
+        outcome.catch((error) => {
+          if (over) this.site?.failed(conn, failed(`the handler of event ${JSON.stringify(event.name)} failed`, error));
+        });
+        return outcome;
+      };
+      const after = async () => {
         if (gone) throw new Error("next() was called twice by one middleware");
         gone = true;
         return step(index + 1);
       };
       return this.isClient ? chain[index](event, next) : chain[index](conn, event, next);
     };
-    return step(0);
+    const outcome = step(0);
+    if (typeof outcome?.then !== "function") over = true;
+    return outcome;
   }
 
   /** Tells the core which callbacks there are. */
@@ -133,13 +153,7 @@ class Handlers {
     site.unknown = this.unknown;
     site.taps = this.taps;
     const { upgrade, connect, disconnect } = this.callbacks;
-    native.callbacks(
-      site.id,
-      upgrade !== undefined,
-      connect !== undefined,
-      disconnect !== undefined || site.wantsEnds,
-      this.unknown !== undefined || this.taps !== null,
-    );
+    native.callbacks(site.id, upgrade !== undefined, connect !== undefined, disconnect !== undefined || site.wantsEnds);
   }
 
   /** Begins to be at work. `begin(id)` makes the core's server or client. */
@@ -160,7 +174,7 @@ class Handlers {
 
 /** A server or client at work: what the core calls about it. */
 class Site {
-  constructor(handlers, Conn, name) {
+  constructor(handlers, Conn) {
     this.table = handlers;
     this.owner = handlers.owner;
     this.Conn = Conn;
@@ -174,8 +188,7 @@ class Site {
     this.encode = handlers.codec.encode;
     this.decode = handlers.codec.decode;
     this.wantsEnds = false;
-    // Handlers run in the async context that the server or client began in.
-    this.scope = new AsyncResource(name, { requireManualDestroy: true });
+    this.scope = handlers.context;
     this.over = new Promise((resolve) => {
       this.detached = () => {
         this.close();
@@ -190,7 +203,7 @@ class Site {
 
   /** Whether the process stays alive for it. */
   holds() {
-    const held = this.awaited > 0 || (this.owner.isReferenced && (this.active || this.attached > 0));
+    const held = this.awaited > 0 || (this.owner[key.isReferenced] && (this.active || this.attached > 0));
     if (held === this.held) return;
     this.held = held;
     hold(held);
@@ -219,9 +232,8 @@ class Site {
     this.attached = 0;
     this.holds();
     if (this.table.site === this) this.table.site = undefined;
-    this.owner.siteEnded(this);
+    this.owner[key.siteEnded](this);
     // For whoever counts what is open: Jest with --detectOpenHandles.
-    this.scope.emitDestroy();
   }
 
   discard() {
@@ -241,30 +253,33 @@ class Site {
   known(flat) {
     const found = [];
     for (let at = 0; at < flat.length; at += 3) {
-      const slot = flat[at];
-      found.push(flat[at + 1] < 0 ? conns[slot] : this.meet(slot, flat[at + 1], flat[at + 2]));
+      const conn = flat[at + 1] < 0 ? conns[flat[at]] : this.meet(flat[at], flat[at + 1], flat[at + 2]);
+      // One that has ended is there until its `onDisconnect` has.
+      if (conn !== undefined) found.push(conn);
     }
     return found;
   }
 
   /** A connection that is known no more, for a late error. */
-  gone(id) {
+  gone(id, request) {
     const conn = new this.Conn(this, -1, 0);
-    conn.knownId = id;
+    conn[key.knownId] = id;
+    conn[key.knownRequest] = request;
     return conn;
   }
 
   upgraded(ticket, request, incoming) {
-    this.owner.upgraded(this, ticket, request, incoming);
+    this.owner[key.upgraded](this, ticket, request, incoming);
   }
 
   asked(question, what) {
-    this.owner.asked(this, question, what);
+    this.owner[key.asked](this, question, what);
   }
 
   /** Runs `onConnect`. */
   async connected(conn, ticket) {
     let failure;
+    this.owner[key.connected]?.(conn);
     try {
       await this.table.callbacks.connect?.(conn);
     } catch (error) {
@@ -279,9 +294,9 @@ class Site {
   /** Runs `onDisconnect`; `done` lets the connection go. */
   async disconnected(conn, end, willReconnect, done) {
     try {
-      await this.owner.disconnected(conn, end, willReconnect);
+      await this.owner[key.disconnected](conn, end, willReconnect);
     } catch (error) {
-      this.failed(conn, new EtpError("handler_failed", `onDisconnect failed: ${shown(error)}`, { cause: error }));
+      this.failed(conn, failed("onDisconnect failed", error));
     } finally {
       done();
     }

@@ -1,10 +1,11 @@
 // The server.
 "use strict";
 
-const { adopt, attach } = require("./attach.js");
+const { adopt, attach, refuse } = require("./attach.js");
 const { Broadcast, Conn } = require("./conn.js");
 const { call, current, forget, keep, native, shown } = require("./environment.js");
-const { EtpError, checkCloseCode, checkText } = require("./error.js");
+const { EtpError, checkOptions, checkCloseCode, checkText } = require("./error.js");
+const key = require("./keys.js");
 const { Handlers, Site } = require("./handlers.js");
 const { Accept, Reject, Request, flatHeaders } = require("./request.js");
 
@@ -58,6 +59,10 @@ class Server {
   #url = null;
   #detaching = [];
   #ending;
+  /** It was shut down, and has not begun anew. */
+  #over = false;
+  /** Requests that were let in only to be closed. */
+  #closedAtOnce = new WeakSet();
 
   constructor(options = {}) {
     const given = checked(options, OPTIONS, "server");
@@ -66,8 +71,7 @@ class Server {
     native.checkServer(given);
     this.#options = given;
     this.#path = given.path ?? "/ws";
-    this.isReferenced = true;
-    Object.defineProperty(this, "isReferenced", { enumerable: false });
+    this[key.isReferenced] = true;
   }
 
   on(name, handler) {
@@ -107,14 +111,14 @@ class Server {
 
   #enter() {
     if (this.#ending !== undefined) throw new EtpError("invalid_state", "the server is shutting down");
-    this.#site ??= this.#handlers.enter(new Site(this.#handlers, Conn, "ETPSERVER"), (id) =>
+    this.#site ??= this.#handlers.enter(new Site(this.#handlers, Conn), (id) =>
       native.server(id, this.#options, this.#handlers.codec.bytes),
     );
     return this.#site;
   }
 
   async listen(options = {}) {
-    if (typeof options === "number") options = { port: options };
+    checkOptions(options, "listen");
     const { port = 0, host = "127.0.0.1", path } = options;
     if (path !== undefined && typeof path !== "string")
       throw new EtpError("invalid_option", "path is a Unix socket's path");
@@ -122,6 +126,7 @@ class Server {
       throw new EtpError("invalid_option", `port is ${shown(port)}; it is a number from 0 to 65535`);
     }
     if (typeof host !== "string") throw new EtpError("invalid_option", "host is a name or an address");
+    this.#over = false;
     const site = this.#enter();
     const bound = await site.during(
       call((id) => {
@@ -150,34 +155,49 @@ class Server {
     if (typeof server?.on !== "function" || typeof server.listenerCount !== "function") {
       throw new TypeError("attach takes an http.Server or https.Server");
     }
+    checkOptions(options, "attach");
     const { path = this.#path } = options;
     if (typeof path !== "string" || !path.startsWith("/")) {
       throw new EtpError("invalid_option", `path is ${shown(path)}; it begins with "/"`);
     }
+    this.#over = false;
     this.#enter();
     this.#detaching.push(
       attach(server, path, (request, socket, head) => {
-        // What a handshake fails for is told to `onError`; a bug of ours has nobody else.
-        this.handleUpgrade(request, socket, head).catch((error) => this.#site?.failed(undefined, error));
+        this.handleUpgrade(request, socket, head);
       }),
     );
     return this;
   }
 
   async handleUpgrade(request, socket, head) {
+    if (typeof socket?.on !== "function" || typeof request?.url !== "string") {
+      throw new TypeError("handleUpgrade takes what `upgrade` listeners of an http.Server get");
+    }
+    // Whatever becomes of the socket is no error of this program.
+    socket.on("error", () => {});
+    if (this.#over || this.#ending !== undefined) {
+      refuse(socket, 503, "Service Unavailable");
+      return false;
+    }
     const site = this.#enter();
     site.attached += 1;
     site.holds();
     let accepted = false;
     try {
       accepted = await adopt(site.id, request, socket, head ?? Buffer.alloc(0));
+    } catch (error) {
+      // A stranger sent it, and the caller may not wait for this.
+      site.failed(undefined, error);
     } finally {
-      if (!accepted) site.detachedOne();
+      // One that was let in only to be closed has no end that is told.
+      if (!accepted || this.#closedAtOnce.has(request)) site.detachedOne();
     }
     return accepted;
   }
 
   async shutdown(options = {}) {
+    checkOptions(options, "shutdown");
     const site = this.#site;
     if (site === undefined) return;
     const { timeout } = options;
@@ -187,6 +207,7 @@ class Server {
     if (this.#ending === undefined) {
       native.shutdown(site.id, timeout);
       for (const detach of this.#detaching.splice(0)) detach();
+      this.#over = true;
       this.#ending = site.during(site.over);
     }
     await this.#ending;
@@ -197,13 +218,13 @@ class Server {
   }
 
   ref() {
-    this.isReferenced = true;
+    this[key.isReferenced] = true;
     this.#site?.holds();
     return this;
   }
 
   unref() {
-    this.isReferenced = false;
+    this[key.isReferenced] = false;
     this.#site?.holds();
     return this;
   }
@@ -257,11 +278,11 @@ class Server {
   // --- What the core tells -----------------------------------------------------------------------------------------
 
   /** The number of the server at work, for clients in memory. */
-  siteId() {
+  [key.siteId]() {
     return this.#enter().id;
   }
 
-  siteEnded(site) {
+  [key.siteEnded](site) {
     if (this.#site !== site) return;
     this.#site = undefined;
     this.#bound = null;
@@ -269,7 +290,7 @@ class Server {
     this.#ending = undefined;
   }
 
-  async upgraded(site, ticket, raw, incoming) {
+  async [key.upgraded](site, ticket, raw, incoming) {
     const request = new Request(raw, incoming);
     let answer;
     let failed = false;
@@ -307,7 +328,7 @@ class Server {
     }
   }
 
-  async disconnected(conn, end) {
+  async [key.disconnected](conn, end) {
     await this.#handlers.callbacks.disconnect?.(conn, end);
   }
 }

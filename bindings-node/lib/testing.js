@@ -2,6 +2,7 @@
 "use strict";
 
 const { Client } = require("./client.js");
+const key = require("./keys.js");
 const { EtpError, checkText } = require("./error.js");
 const { flatHeaders } = require("./request.js");
 
@@ -17,7 +18,7 @@ async function connect(server, options = {}) {
   if (token !== undefined) given.push("authorization", `Bearer ${token}`);
   const made = new Client("memory:", { ...client, reconnect: false });
   setup?.(made);
-  return made.connectTo(server, path, given);
+  return made[key.connectTo](server, path, given);
 }
 
 module.exports = { connect };

@@ -233,16 +233,23 @@ impl Pump {
         })
     }
 
-    /// Begins to close, and waits for nothing.
+    /// Begins to close, also one whose dial has just come to an end, and waits for nothing.
     #[napi]
     pub fn client_stop(&self, env: Env, site: u32) -> napi::Result<()> {
         self.errors.guard(&env, || {
-            if let (Some(client), Some(queue)) = (self.client_of(site), self.queue()) {
-                queue.runtime.spawn(async move {
+            let handle = match self.state().sites.get(&site).map(|site| &site.what) {
+                Some(What::Client(handle)) => handle.clone(),
+                _ => return Ok(()),
+            };
+            let Some(queue) = self.queue() else { return Ok(()) };
+            queue.runtime.spawn(async move {
+                // Looked at here, behind the dial: where it was given up there is none.
+                let client = handle.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                if let Some(client) = client {
                     // It ends by itself.
                     let _ = tokio::time::timeout(Duration::from_secs(60), client.close()).await;
-                });
-            }
+                }
+            });
             Ok(())
         })
     }

@@ -20,10 +20,7 @@ pub(crate) fn name_of(name: &text::Payload) -> Result<&str, Error> {
     match name.kind {
         Kind::Text => str::from_utf8(&name.bytes).map_err(|_| bad_name()),
         Kind::Broken => Err(bad_name()),
-        Kind::Bytes | Kind::Odd => Err(Error::new(
-            ErrorKind::InvalidEvent,
-            "the name of an event is a string",
-        )),
+        Kind::Bytes | Kind::Odd => Err(Error::new(ErrorKind::InvalidEvent, "the name of an event is a string")),
     }
 }
 
@@ -37,10 +34,7 @@ fn text_of(data: &text::Payload) -> Result<bool, Error> {
         Kind::Text => Ok(true),
         Kind::Broken => Err(surrogate()),
         Kind::Bytes => Ok(is_text(&data.bytes)),
-        Kind::Odd => Err(Error::new(
-            ErrorKind::InvalidPayload,
-            "a payload is a string or bytes",
-        )),
+        Kind::Odd => Err(Error::new(ErrorKind::InvalidPayload, "a payload is a string or bytes")),
     }
 }
 

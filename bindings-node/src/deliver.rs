@@ -8,27 +8,31 @@ use napi::bindgen_prelude::{Int32ArraySlice, JsValue, Uint8ArraySlice, Unknown};
 use napi::{Env, check_status, sys};
 use napi_derive::napi;
 
+use crate::dispatch::GONE;
 use crate::error::Failure;
 use crate::kept::Data;
 use crate::pump::{Pump, slot_of};
-use crate::queue::{Chunk, Item, SMALL, Value};
+use crate::queue::{Chunk, Item, Value};
 use crate::server::Attached;
 use crate::{request, text};
 
-/// Numbers before the records: how many records there are, and what remains.
-const HEAD: usize = 2;
+/// Numbers before the records: how many records there are, what remains, how many connections are met; and one to spare.
+const HEAD: usize = 4;
+/// Payloads up to this size lie in the chunk, where they are wanted as bytes; larger ones get a buffer of their own.
+const SMALL: usize = 1024;
 /// Numbers of a record.
 const RECORD: usize = 4;
 /// Bytes of payloads in one batch; more wait for the next, so that others get their turn.
 const BUDGET: usize = 64 * 1024;
 
+/// Connections that were not known come from the array's end backwards: slot, site, generation, the number of the data or -1. JavaScript
+/// looks at them before anything else, since any handler may be told of them.
+///
 /// What a record says. The handler's number, 0 and up, is an event: its slot, its ticket, the length of its payload where that lies in
 /// the chunk, else -1.
 mod kind {
-    /// An event without a handler: slot, ticket, length; its name, whether a reply is wanted.
+    /// An event without a handler: slot, ticket, length; its name.
     pub(super) const UNKNOWN: i32 = -1;
-    /// A connection that was not known: slot, site; its generation, and the number of its data or -1.
-    pub(super) const MEET: i32 = -2;
     /// A handshake: site, ticket; the request, and the number of its `IncomingMessage` or -1.
     pub(super) const UPGRADE: i32 = -3;
     /// slot, ticket.
@@ -37,7 +41,7 @@ mod kind {
     pub(super) const DISCONNECT: i32 = -5;
     /// slot.
     pub(super) const CLOSING: i32 = -6;
-    /// slot or -1, site; the error, the id of the connection or undefined.
+    /// slot or -1, site; the error, and of a connection that is known no more its id and request, else undefined twice.
     pub(super) const ERROR: i32 = -7;
     /// site, question, what.
     pub(super) const ASK: i32 = -8;
@@ -57,6 +61,9 @@ mod kind {
     pub(super) const DETACH: i32 = -15;
 }
 
+/// Added to the ticket of an event that asks for no acknowledgment: what its handler returns is nobody's.
+const UNWANTED: i32 = 1 << 30;
+
 /// What is left when a batch has ended.
 mod left {
     pub(super) const NOTHING: i32 = 0;
@@ -71,6 +78,8 @@ struct Page<'a> {
     env: Env,
     ints: &'a mut [i32],
     at: usize,
+    /// Where the connections that are met begin.
+    met: usize,
     values: sys::napi_value,
     len: u32,
     chunk: &'a mut [u8],
@@ -78,9 +87,9 @@ struct Page<'a> {
 }
 
 impl Page<'_> {
-    /// Whether a record, and one for a connection that is met by the way, have room.
+    /// Whether a record, and a connection that is met by the way, have room.
     fn has_room(&self) -> bool {
-        self.at + 2 * RECORD <= self.ints.len()
+        self.at + 2 * RECORD <= self.met
     }
 
     fn record(&mut self, record: [i32; RECORD]) {
@@ -158,11 +167,13 @@ impl Pump {
         // SAFETY: nobody else looks at either array before the call has ended.
         #[expect(unsafe_code, reason = "JavaScript's own arrays are filled in place")]
         let (ints, chunk) = unsafe { (ints.as_mut(), chunk.as_mut()) };
+        let met = ints.len();
         self.errors.guard(env, || {
             let mut page = Page {
                 env: Env::from_raw(env.raw()),
                 ints,
                 at: HEAD,
+                met,
                 values,
                 len: 0,
                 chunk,
@@ -170,8 +181,9 @@ impl Pump {
             };
             let left = self.fill(&mut page)?;
             let records = int((page.at - HEAD) / RECORD);
-            if let [count, what, ..] = page.ints {
-                (*count, *what) = (records, left);
+            let met = int((page.ints.len() - page.met) / RECORD);
+            if let [count, what, conns, ..] = page.ints {
+                (*count, *what, *conns) = (records, left, met);
             }
             Ok(())
         })?;
@@ -261,14 +273,14 @@ impl Pump {
             // Nothing of a connection comes after its end.
             return Ok(());
         }
-        let name = (handler == kind::UNKNOWN).then(|| (reply.event_name().to_owned(), reply.wants_reply()));
-        let ticket = int(self.state().replies.insert(Some(reply)));
+        let name = (handler == kind::UNKNOWN).then(|| reply.event_name().to_owned());
+        let wanted = if reply.wants_reply() { 0 } else { UNWANTED };
+        let ticket = int(self.state().replies.insert(Some(reply))) | wanted;
         let small = bytes && payload.len() <= SMALL;
         let len = if small { int(payload.len()) } else { -1 };
         page.record([handler, slot, ticket, len]);
-        if let Some((name, wants_reply)) = name {
+        if let Some(name) = name {
             page.text(&name)?;
-            page.bool(wants_reply)?;
         }
         if small {
             let end = page.used + payload.len();
@@ -292,9 +304,11 @@ impl Pump {
         let (slot, new) = self.meet(conn, site, bytes);
         if let Some(generation) = new {
             let data = conn.data().remove::<Data>().and_then(|data| data.0.take());
-            page.record([kind::MEET, slot, site.cast_signed(), 0]);
-            page.number(f64::from(generation))?;
-            page.number(data.map_or(-1.0, f64::from))?;
+            page.met -= RECORD;
+            if let Some(place) = page.ints.get_mut(page.met..page.met + RECORD) {
+                let data = data.map_or(-1, |data| i32::try_from(data).unwrap_or(-1));
+                place.copy_from_slice(&[slot, site.cast_signed(), generation.cast_signed(), data]);
+            }
         }
         Ok(slot)
     }
@@ -303,7 +317,7 @@ impl Pump {
         match item {
             Item::Event { .. } => {}
             Item::Upgrade { site, request, ticket } => {
-                let ticket = int(self.state().upgrades.insert(ticket));
+                let ticket = int(self.state().upgrades.insert(Some((site, ticket))));
                 let attached = request.extensions().get::<Attached>();
                 let incoming = attached.map_or(-1.0, |attached| f64::from(attached.0));
                 page.record([kind::UPGRADE, site.cast_signed(), ticket, 0]);
@@ -332,7 +346,8 @@ impl Pump {
                 let unknown = slot_of(&conn).is_none();
                 let attached = conn.request().extensions().get::<Attached>().is_some();
                 let last = (site.cast_signed() << 1) | i32::from(attached);
-                if unknown && !wanted {
+                if conn.slot() & GONE != 0 || (unknown && !wanted) {
+                    conn.set_slot(GONE);
                     drop(ticket);
                     if attached {
                         page.record([kind::DISCONNECT, -1, -1, last]);
@@ -355,13 +370,28 @@ impl Pump {
                 page.record([kind::CLOSING, slot, 0, 0]);
             }
             Item::Error { site, conn, error } => {
-                let slot = conn.as_ref().map_or(-1, |conn| self.slot(conn));
+                // One that is open will end, and its object with it; of one that has ended there may be none any more.
+                let slot = match &conn {
+                    Some(conn) if conn.is_open() => {
+                        let bytes = self.wants_bytes(conn, site);
+                        self.known(page, conn, site, bytes)?
+                    }
+                    Some(conn) => self.slot(conn),
+                    None => -1,
+                };
                 page.record([kind::ERROR, slot, site.cast_signed(), 0]);
                 let object = self.errors.object(&page.env, &error)?;
                 page.value(object)?;
                 match conn.filter(|_| slot < 0) {
-                    Some(conn) => page.text(&conn.id().to_string())?,
-                    None => page.undefined()?,
+                    Some(conn) => {
+                        page.text(&conn.id().to_string())?;
+                        let request = request::object(&page.env, conn.request())?;
+                        page.value(request)?;
+                    }
+                    None => {
+                        page.undefined()?;
+                        page.undefined()?;
+                    }
                 }
             }
             Item::Ask { site, what, answer } => {
@@ -402,11 +432,6 @@ impl Pump {
             Item::Forget(key) => page.record([kind::FORGET, key.cast_signed(), 0, 0]),
             Item::Abandon(site) => self.abandon_all(site),
             Item::Detach(site) => {
-                if let Some(queue) = self.queue() {
-                    queue.remove_end(site);
-                }
-                let over = self.state().sites.remove(&site);
-                drop(over);
                 page.record([kind::DETACH, site.cast_signed(), 0, 0]);
             }
         }

@@ -21,8 +21,6 @@ pub(crate) struct Routes {
     pub(crate) connect: AtomicBool,
     /// Ends are for JavaScript also of connections that it has not met.
     pub(crate) disconnect: AtomicBool,
-    /// Events without a handler are for JavaScript as well.
-    pub(crate) unknown: AtomicBool,
     handlers: RwLock<FxHashMap<Box<str>, i32>>,
 }
 
@@ -81,10 +79,8 @@ impl Handler for Dispatch {
     fn event(&self, _: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
         match self.routes.find(event.name()) {
             Some(handler) => self.queue.push_event(self.site, handler, &event, reply),
-            None if self.routes.unknown.load(Ordering::Relaxed) => {
-                self.queue.push_event(self.site, -1, &event, reply);
-            }
-            None => reply.no_handler(),
+            // Also where nobody will handle it: until JavaScript has said so it counts as a handler in flight, which bounds them.
+            None => self.queue.push_event(self.site, -1, &event, reply),
         }
         None
     }

@@ -65,7 +65,8 @@ pub(crate) struct State {
     pub(crate) generation: u32,
     /// Nothing in the place of one that a shutdown gave up: its handler may still come.
     pub(crate) replies: Slab<Option<Reply>>,
-    pub(crate) upgrades: Slab<UpgradeTicket>,
+    /// As `replies`, with whose they are.
+    pub(crate) upgrades: Slab<Option<(SiteId, UpgradeTicket)>>,
     pub(crate) connects: Slab<ConnectTicket>,
     pub(crate) ends: Slab<DisconnectTicket>,
     pub(crate) questions: Slab<oneshot::Sender<Result<String, BoxError>>>,

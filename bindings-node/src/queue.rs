@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 /// Payloads up to this size are copied into the batch, larger ones keep a buffer of their own.
-pub(crate) const SMALL: usize = 4096;
+const SMALL: usize = 4096;
 /// Memory of a batch that is kept for the next one.
 const KEPT: usize = 256 * 1024;
 /// How long what was written may wait for the turn that it was written in to end: a handler that blocks the loop must not keep the

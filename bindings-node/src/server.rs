@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use etp_ws::handler::UpgradeTicket;
 use etp_ws::{
     Accept, Bound as Listening, Broadcast, Conn, ConnId, Error, ErrorKind, Pem, Reject, Server, ServerBuilder, http,
 };
@@ -214,12 +215,11 @@ impl Pump {
 
     /// Which callbacks there are.
     #[napi]
-    pub fn callbacks(&self, site: u32, upgrade: bool, connect: bool, disconnect: bool, unknown: bool) {
+    pub fn callbacks(&self, site: u32, upgrade: bool, connect: bool, disconnect: bool) {
         if let Some(site) = self.state().sites.get(&site) {
             site.routes.upgrade.store(upgrade, Ordering::Relaxed);
             site.routes.connect.store(connect, Ordering::Relaxed);
             site.routes.disconnect.store(disconnect, Ordering::Relaxed);
-            site.routes.unknown.store(unknown, Ordering::Relaxed);
         }
     }
 
@@ -361,7 +361,7 @@ impl Pump {
             let kept = data
                 .zip(self.queue())
                 .map(|(data, queue)| Data(Kept::new(data, &queue)));
-            let Some(ticket) = self.state().upgrades.try_remove(ticket as usize) else {
+            let Some(ticket) = self.take_upgrade(ticket) else {
                 return Ok(());
             };
             let accept = (|| {
@@ -400,7 +400,7 @@ impl Pump {
         headers: Vec<String>,
     ) -> napi::Result<()> {
         self.errors.guard(&env, || {
-            let Some(ticket) = self.state().upgrades.try_remove(ticket as usize) else {
+            let Some(ticket) = self.take_upgrade(ticket) else {
                 return Ok(());
             };
             let mut reject = Reject::new(status);
@@ -426,8 +426,7 @@ impl Pump {
     pub fn fail_upgrade(&self, env: Env, ticket: u32, cause: u32, shown: String) -> napi::Result<()> {
         self.errors.guard(&env, || {
             let cause = self.cause(cause, shown);
-            let ticket = self.state().upgrades.try_remove(ticket as usize);
-            if let Some(ticket) = ticket {
+            if let Some(ticket) = self.take_upgrade(ticket) {
                 ticket.fail(cause);
             }
             Ok(())
@@ -441,6 +440,10 @@ impl Pump {
             let server = self.server_of(site)?;
             let queue = self.require()?;
             let timeout = millis("timeout", timeout)?;
+            // Nobody waits for what `onUpgrade` would still say.
+            for ticket in self.refused_upgrades(site) {
+                ticket.reject(Reject::new(503));
+            }
             let done = queue.clone();
             queue.runtime.spawn(async move {
                 match timeout {
@@ -613,6 +616,24 @@ impl Copied {
 }
 
 impl Pump {
+    fn take_upgrade(&self, ticket: u32) -> Option<UpgradeTicket> {
+        let taken = self.state().upgrades.try_remove(ticket as usize).flatten();
+        taken.map(|(_, ticket)| ticket)
+    }
+
+    /// The handshakes of a server that `onUpgrade` has not decided about. Their places stay: the answer may still come.
+    fn refused_upgrades(&self, site: SiteId) -> Vec<UpgradeTicket> {
+        let mut state = self.state();
+        let of_site = state
+            .upgrades
+            .iter_mut()
+            .filter(|(_, place)| place.as_ref().is_some_and(|(of, _)| *of == site));
+        of_site
+            .filter_map(|(_, place)| place.take())
+            .map(|(_, ticket)| ticket)
+            .collect()
+    }
+
     pub(crate) fn server_of(&self, site: SiteId) -> Result<Server, Failure> {
         match self.state().sites.get(&site).map(|site| &site.what) {
             Some(What::Server(server)) => Ok(server.clone()),

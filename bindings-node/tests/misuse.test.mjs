@@ -125,7 +125,8 @@ test("odd replies are sent, or told to onError", async (t) => {
       client.emit("async");
       assert.equal(String(await client.emitWithAck("alive")), "yes");
     }
-    for (const code of codes) assert.ok(["handler_failed", "invalid_payload", "message_too_large"].includes(code), code);
+    for (const code of codes)
+      assert.ok(["handler_failed", "invalid_payload", "message_too_large"].includes(code), code);
   }
 });
 
@@ -133,18 +134,28 @@ test("promises of others' making have one outcome", async (t) => {
   const { server, client } = await pair(t);
   const failed = [];
   server.onError((conn, { code }) => failed.push(code));
+  const both =
+    (...values) =>
+    (done) => {
+      for (const value of values) done(value);
+    };
   /* biome-ignore-start lint/suspicious/noThenProperty: that is what it is about */
   const made = {
-    twice: { then: (done) => (done("one"), done("two")) },
-    "then fails": { then: (done, fail) => (done("one"), fail(new Error("two"))) },
+    twice: { then: both("one", "two") },
+    "then fails": {
+      then(done, fail) {
+        done("one");
+        fail(new Error("two"));
+      },
+    },
     "then throws": {
       then: (done) => {
         done("one");
         throw new Error("two");
       },
     },
-    "as a promise": { constructor: Promise, then: (done) => (done("one"), done("two")) },
-    overridden: Object.assign(Promise.resolve("one"), { then: (done) => (done("two"), done("three")) }),
+    "as a promise": { constructor: Promise, then: both("one", "two") },
+    overridden: Object.assign(Promise.resolve("one"), { then: both("two", "three") }),
     late: { then: (done) => setImmediate(done, "one") },
     inner: { then: (done) => done(Promise.resolve("one")) },
   };

@@ -51,7 +51,10 @@ function f() {}
 test("what the core refuses has the option's name as JavaScript writes it", async () => {
   refused(made.server, { ackTimeout: 2 ** 53 }, /^ackTimeout is /);
   refused(made.server, { maxInflight: 0 }, /^maxInflight /);
-  const error = await made.client({ maxInflight: 0 }).connect().catch((error) => error);
+  const error = await made
+    .client({ maxInflight: 0 })
+    .connect()
+    .catch((error) => error);
   assert.equal(error.code, "invalid_option");
   assert.match(error.message, /^maxInflight /);
 });
@@ -165,7 +168,10 @@ test("an answer that comes after the end is not taken for another's", async () =
   assert.equal(second.stats().connections, 0);
   early.resolve({ of: "second" });
   const client = await waiting;
-  assert.deepEqual(second.conns.map(({ data }) => data), [{ of: "second" }]);
+  assert.deepEqual(
+    second.conns.map(({ data }) => data),
+    [{ of: "second" }],
+  );
   await client.close();
   await second.shutdown();
 });
