@@ -124,7 +124,7 @@ NODES := 20 26
 BINARY := .build/node-binary$(addprefix -,$(PLATFORM))
 NODE_TARBALLS := .build/npm/stamp
 
-test-node: $(foreach version,$(NODES),node-$(version))
+test-node: $(foreach version,$(NODES),node-$(version)) openssl
 	for version in $(NODES); do \
 	  (cd .build/node-$$version/bindings-node/tests && ETP_ROOT=$(CURDIR) \
 	    ../../../node/$$version/bin/node --test --test-reporter=spec --test-concurrency=4 *.test.mjs); \

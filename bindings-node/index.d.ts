@@ -246,7 +246,7 @@ export interface ServerOptions extends Limits {
 export interface AckOptions {
   /** Milliseconds; by default the option `ackTimeout`. */
   timeout?: number;
-  /** Gives the acknowledgment up: the promise rejects with the signal's reason, at once. The event has been sent. */
+  /** Gives the acknowledgment up: the promise rejects with the signal's reason, at once. The event has been sent, unless it was aborted before. */
   signal?: AbortSignal;
 }
 
@@ -342,10 +342,13 @@ export class Server<In = AnyEvents, Out = AnyEvents, Data = any> {
   off(name: Name<In>): void;
   /**
    * Called with every handshake, before a connection exists: authentication belongs here. What it returns becomes
-   * `conn.data`; or it returns an `Accept`, or returns or throws a `Reject`. Anything else that it throws is a 500.
+   * `conn.data`; or it returns an `Accept`, or returns or throws a `Reject`; `false` is a 403, `true` lets it in without
+   * data. Anything else that it throws is a 500.
    */
   onUpgrade(
-    f: (request: Request) => Data | Accept<Data> | Reject | void | Promise<Data | Accept<Data> | Reject | void>,
+    f: (
+      request: Request,
+    ) => Data | Accept<Data> | Reject | boolean | void | Promise<Data | Accept<Data> | Reject | boolean | void>,
   ): Off;
   /** Called with each new connection. Its events wait until this has ended; if it fails the connection is closed with 1011. */
   onConnect(f: (conn: Conn<Out, Data>) => unknown): Off;
@@ -373,7 +376,10 @@ export class Server<In = AnyEvents, Out = AnyEvents, Data = any> {
    * other paths stay with whoever else handles upgrades; if nobody does they get a 404. Limits and origin rules are the same.
    */
   attach(server: HttpServer | HttpsServer, options?: { path?: string }): this;
-  /** Takes over one upgrade request of an `http.Server`, whatever its path. Resolves whether it was let in. */
+  /**
+   * Takes over one upgrade request of an `http.Server`, whatever its path. Resolves whether it was let in; what a
+   * stranger sent wrong goes to `onError`, and after a shutdown it is answered 503.
+   */
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Uint8Array): Promise<boolean>;
 
   /** Emits to every connection; returns how many it was queued for. */
@@ -469,7 +475,7 @@ export class Client<In = AnyEvents, Out = AnyEvents> {
    * @param url - `ws://host:port/path`, `wss://...`, `unix:` and a path, or a function that is asked for it at each dial
    * @throws EtpError `invalid_option`
    */
-  constructor(url: string | (() => string | Promise<string>), options?: ClientOptions);
+  constructor(url: string | URL | (() => string | Promise<string>), options?: ClientOptions);
 
   /**
    * Connects: one attempt, which says why it failed. When it resolves, `onConnect` has ended. A client that was closed

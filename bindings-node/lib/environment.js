@@ -161,7 +161,7 @@ const DETACH = -15;
 const FAREWELL = 2000;
 
 const NOTHING = 0;
-const CHUNK = 2;
+const AGAIN = 2;
 
 /** Four numbers of the batch, then four for each record; from the end backwards four for each connection that is met. */
 const HEAD = 4;
@@ -205,7 +205,7 @@ function wake() {
   more = true;
   try {
     do more = batch();
-    while (more && left === CHUNK && !isTired() && running);
+    while (more && left === AGAIN && !isTired() && running);
   } finally {
     if (!unfinished) values = [];
     worked += performance.now() - began;

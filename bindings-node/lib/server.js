@@ -152,7 +152,7 @@ class Server {
   }
 
   attach(server, options = {}) {
-    if (typeof server?.on !== "function" || typeof server.listenerCount !== "function") {
+    if (![server?.on, server?.off, server?.listenerCount].every((f) => typeof f === "function")) {
       throw new TypeError("attach takes an http.Server or https.Server");
     }
     checkOptions(options, "attach");

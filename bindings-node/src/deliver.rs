@@ -69,8 +69,8 @@ mod left {
     pub(super) const NOTHING: i32 = 0;
     /// Others first.
     pub(super) const MORE: i32 = 1;
-    /// The chunk is full.
-    pub(super) const CHUNK: i32 = 2;
+    /// More at once: the chunk was full, or only the rest of a batch was taken.
+    pub(super) const AGAIN: i32 = 2;
 }
 
 /// The records and values of one batch.
@@ -150,7 +150,7 @@ fn int(number: usize) -> i32 {
 
 #[napi]
 impl Pump {
-    /// Takes a batch. `ints` gets the number of records, what is left (0 nothing, 1 more, 2 more when there is a new chunk), then the
+    /// Takes a batch. `ints` gets the number of records, what is left (0 nothing, 1 more when others have had their turn, 2 more at once), then the
     /// records; payloads that are wanted as bytes lie in `chunk` from `used` on.
     #[napi]
     pub fn drain<'a>(
@@ -199,7 +199,9 @@ impl Pump {
             return Ok(left::NOTHING);
         };
         let mut batch = std::mem::take(&mut self.state().batch);
-        if batch.items.is_empty() {
+        // The rest of a batch that was begun: what has gathered since has called already, and will not again.
+        let rest = !batch.items.is_empty();
+        if !rest {
             queue.swap(&mut batch);
         }
         self.delivering();
@@ -234,7 +236,7 @@ impl Pump {
                             payload: Chunk::Here(at, again.len()),
                             reply,
                         });
-                        left = left::CHUNK;
+                        left = left::AGAIN;
                         break;
                     }
                     spent += payload.len();
@@ -242,6 +244,9 @@ impl Pump {
                 }
                 item => self.other(page, item)?,
             }
+        }
+        if rest && left == left::NOTHING {
+            left = left::AGAIN;
         }
         self.state().batch = batch;
         Ok(left)

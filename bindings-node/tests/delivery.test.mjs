@@ -755,7 +755,7 @@ describe("connections", LIMIT, () => {
 });
 
 test(
-  "handlers and callbacks see the AsyncLocalStorage that their own server or client was begun in",
+  "handlers and callbacks see the AsyncLocalStorage that their own server or client was made in",
   LIMIT,
   async (t) => {
     const store = new AsyncLocalStorage();
@@ -784,9 +784,9 @@ test(
           });
         }),
       );
-      const client = new Client(server.url, { reconnect: false });
+      const client = store.run(`client of ${name}`, () => new Client(server.url, { reconnect: false }));
       client.on("ask", () => store.getStore());
-      await store.run(`client of ${name}`, () => client.connect());
+      await client.connect();
       return client;
     };
     const names = ["one", "two", undefined];

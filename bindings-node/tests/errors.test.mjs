@@ -153,8 +153,12 @@ describe("a server's callbacks", () => {
         await all(async (f, value) => {
           for (const name of ["event", "late"]) {
             fails = f;
-            client.emit(name, "payload");
+            // A reply that nobody wants is not encoded.
+            const gone = new AbortController();
+            const reply = client.emitWithAck(name, "payload", { signal: gone.signal });
             await isTold(next, "invalid_payload", value);
+            gone.abort();
+            await assert.rejects(reply, { name: "AbortError" });
             fails = null;
             assert.equal(await client.emitWithAck(name, "payload"), "reply");
           }

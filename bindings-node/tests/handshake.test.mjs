@@ -215,28 +215,33 @@ describe("handleUpgrade", LIMIT, () => {
       assert.equal(server.conns.length, 1);
     });
 
-    test(`begins anew after a shutdown, at ${door}`, async (t) => {
-      const { server, url, done } = await applied(t, door, async (server, ...args) => {
-        await server.shutdown();
-        return server.handleUpgrade(...args);
+    test(`answers 503 while and after a shutdown, at ${door}, until the server begins anew`, async (t) => {
+      const taken = [];
+      const { server, url } = await applied(t, door, async (server, ...args) => {
+        taken.push(await server.handleUpgrade(...args));
       });
+      await server.listen();
+      const over = server.shutdown();
+      assert.equal((await knock(`${url}/any`)).status, 503);
+      await over;
+      assert.equal((await knock(`${url}/any`)).status, 503);
+      assert.equal(server.url, null);
       await server.listen();
       const one = await peer(`${url}/any`, trust(url));
-      assert.equal(await done, true);
-      assert.equal(server.url, null);
       assert.equal(await one.ask("echo", "x"), "x");
+      assert.deepEqual(taken, [false, false, true]);
     });
 
-    test(`says why while a shutdown goes on, and leaves the socket of ${door} to the application`, async (t) => {
-      const { server, url, done } = await applied(t, door, async (server, request, socket, first) => {
-        const over = server.shutdown();
-        await assert.rejects(server.handleUpgrade(request, socket, first), { code: "invalid_state" });
-        socket.end("HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n");
-        await over;
-      });
-      await server.listen();
-      assert.equal((await knock(`${url}/any`)).status, 503);
-      await done;
+    test(`a stranger's request never rejects what nobody awaits at ${door}`, async (t) => {
+      const { server, url, done } = await applied(t, door, (server, ...args) => server.handleUpgrade(...args));
+      const codes = [];
+      server.onError((conn, error) => codes.push(error.code));
+      const raw = await Raw.to(url);
+      t.after(() => raw.destroy());
+      raw.write(head('/ws?<>`"{}|\\^'));
+      assert.equal((await raw.response()).status, 400);
+      assert.equal(await done, false);
+      assert.deepEqual(codes, ["handshake_failed"]);
     });
 
     test(`a request that is none for the core is a 400 at ${door}, and costs nobody else anything`, async (t) => {

@@ -5,7 +5,7 @@ import { connect } from "node:net";
 import { test } from "node:test";
 import { connect as connectTls } from "node:tls";
 import { Server } from "etp-ws";
-import { certificate } from "./certificates.mjs";
+import { certificate } from "./hosts.mjs";
 import { live, until } from "./internals.mjs";
 import { Program } from "./programs.mjs";
 import { CLOSE, frame, handshake } from "./raw.mjs";
@@ -55,28 +55,28 @@ function check(before, after, threads) {
   assert.ok(after.rss - before.rss <= most, `${before.rss} bytes have become ${after.rss}`);
 }
 
-for (const [how, title, counts] of [
-  ["own", "on a port of its own", [100, 10_000, 20_000]],
-  ["http", "through an http.Server", [100, 10_000, 20_000]],
-  ["https", "through an https.Server", [100, 1000, 2000]],
+for (const [how, title, visitors] of [
+  ["own", "on a port of its own", 5000],
+  ["http", "through an http.Server", 5000],
+  ["https", "through an https.Server", 500],
 ]) {
-  test(`${counts[1] + counts[2]} connections ${title} leave nothing`, async () => {
+  test(`${6 * visitors} connections ${title} leave nothing`, async () => {
     const tls = how === "https" ? certificate() : undefined;
-    const program = new Program("garbage", [how, ...(tls === undefined ? [] : [tls.cert, tls.key])], { flags: FLAGS });
+    const pem = tls === undefined ? [] : [tls.cert, tls.key].map(String);
+    const program = new Program("garbage", [how, ...pem], { flags: FLAGS });
     try {
       const port = Number(await program.line("READY"));
       const found = [];
-      for (const count of counts) {
-        await visits(port, count, tls);
+      for (let round = 0; round < 6; round += 1) {
+        await visits(port, visitors, tls);
         program.tell();
         found.push(JSON.parse(await program.line("LEFT")));
       }
-      const [first, middle, last] = found;
-      assert.equal(last.descriptors, first.descriptors);
-      check(middle, last, 1);
+      // After two of six: 10 000 of 30 000.
+      check(found[1], found.at(-1), 1);
       program.close();
-      const total = counts.reduce((sum, count) => sum + count);
-      assert.deepEqual(JSON.parse(await program.line("STATS")), { connects: total, closes: { 1000: total } });
+      const stats = { connects: 6 * visitors, closes: { 1000: 6 * visitors } };
+      assert.deepEqual(JSON.parse(await program.line("STATS")), stats);
       await program.end();
     } finally {
       program.kill();

@@ -1,6 +1,7 @@
 // Uses that can't be: each is an error that says why, and none ends the process or hurts others.
 
 import assert from "node:assert/strict";
+import { EventEmitter } from "node:events";
 import { test } from "node:test";
 import { Client, EtpError, Server } from "etp-ws";
 import { connect } from "etp-ws/testing";
@@ -50,6 +51,7 @@ async function listened(options) {
 
 test("odd arguments of a server's methods are clear errors, or nothing", async (t) => {
   const { server, client } = await pair(t);
+  client.onUnknownEvent(f);
   await oddly("on", ["name", f], (name, handler) => server.on(name, handler)());
   await oddly("off", ["name"], (name) => server.off(name));
   for (const on of ["onUpgrade", "onConnect", "onDisconnect", "onError", "onUnknownEvent"]) {
@@ -57,7 +59,7 @@ test("odd arguments of a server's methods are clear errors, or nothing", async (
   }
   await oddly("use", [1], (middleware) => typeof middleware === "function" || server.use(middleware));
   await oddly("attach", [{}, { path: "/" }], (to, options) => server.attach(to, options));
-  await oddly("attach's path", ["/ws"], (path) => server.attach({ on: f, listenerCount: f }, { path }));
+  await oddly("attach's path", ["/ws"], (path) => server.attach(new EventEmitter(), { path }));
   await oddly("handleUpgrade", [{}, {}, Buffer.alloc(0)], (...args) => server.handleUpgrade(...args));
   await oddly("listen's options", [{}], (options) => listened(options === undefined ? null : options));
   await oddly("listen's port", [0], (port) => listened({ port: port ?? "none" }));
@@ -121,8 +123,8 @@ test("odd replies are sent, or told to onError", async (t) => {
     for (const value of Object.values(ODD)) {
       server.on("sync", () => value);
       server.on("async", async () => value);
-      client.emit("sync");
-      client.emit("async");
+      const asked = ["sync", "async"].map((name) => client.emitWithAck(name, undefined, { timeout: 1 }));
+      await Promise.allSettled(asked);
       assert.equal(String(await client.emitWithAck("alive")), "yes");
     }
     for (const code of codes)

@@ -35,6 +35,7 @@ async function withClient(end) {
   const client = new Client(server.url, { reconnect: how !== "client without reconnect" });
   client.on("ready", () => "yes");
   client.onDisconnect(({ willReconnect }) => console.log("GONE", willReconnect));
+  client.onError(() => {}); // nobody listens any more
   await client.connect();
   await end(client);
 }

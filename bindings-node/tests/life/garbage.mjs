@@ -120,7 +120,7 @@ async function acks() {
 
 /** Servers and clients that begin and end, and iterators over events. */
 async function servers() {
-  for (const rounds of [200, 400]) {
+  for (const rounds of [1000, 500]) {
     for (let time = 0; time < rounds; time += 1) {
       const server = new Server();
       server.on("echo", (conn, data) => data);
@@ -135,6 +135,7 @@ async function servers() {
       await client.close();
       await server.shutdown();
       await until(() => threads() === 0);
+      if (time % 50 === 0) globalThis.gc();
     }
     await measure(0);
   }
