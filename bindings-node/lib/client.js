@@ -44,7 +44,7 @@ class Client {
   #dial;
   #events = new Set();
 
-  /** Inside the first `onConnect`: its connection. */
+  /** The connection of a dial that has not come to its end: handlers run already. */
   #first;
 
   constructor(url, options = {}) {

@@ -184,6 +184,8 @@ let nextValue = 0;
 const WORK = 2;
 let began = 0;
 let worked = 0;
+/** Events between two looks at the clock. */
+let step = 1;
 /** Others have their turn. */
 let resting = false;
 /** There is more, or may be. */
@@ -290,7 +292,14 @@ function events(site) {
   for (let count = 1; at < until; count += 1) {
     const what = ints[at];
     if (what < UNKNOWN) return;
-    if (count % 32 === 0 && isTired()) return;
+    if (count % step === 0) {
+      // The clock is looked at the more often the longer handlers take.
+      if (isTired()) {
+        step = Math.max(1, step >> 2);
+        return;
+      }
+      step = Math.min(32, step * 2);
+    }
     const conn = conns[ints[at + 1]];
     if (conn[key.site] !== site) return;
     const ticket = ints[at + 2];
@@ -468,6 +477,11 @@ function disconnect(slot, ticket, last) {
   const rooms = values.slice(nextValue, nextValue + count);
   nextValue += count;
   const end = { code, reason, clean: clean === 1, normal: normal === 1 };
+  if (conns[slot] === undefined || conns[slot][key.end] !== undefined) {
+    // It was told of its end when its server was lost, and is let go of there.
+    native.disconnected(ticket, -1);
+    return;
+  }
   over(conns[slot], end, id, rooms, willReconnect === 1, ticket);
 }
 

@@ -246,6 +246,7 @@ class Site {
     const conn = new this.Conn(this, slot, generation);
     if (data >= 0) conn.data = take(data);
     conns[slot] = conn;
+    this.owner[key.connected]?.(conn);
     return conn;
   }
 
@@ -279,7 +280,6 @@ class Site {
   /** Runs `onConnect`. */
   async connected(conn, ticket) {
     let failure;
-    this.owner[key.connected]?.(conn);
     try {
       await this.table.callbacks.connect?.(conn);
     } catch (error) {

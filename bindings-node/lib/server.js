@@ -305,19 +305,29 @@ class Server {
     if (!current(site)) return;
     try {
       if (failed) throw answer;
-      this.#answer(ticket, answer);
+      this.#answer(ticket, answer, incoming);
     } catch (error) {
       native.failUpgrade(ticket, keep(error), shown(error));
     }
   }
 
-  #answer(ticket, answer) {
+  #answer(ticket, answer, incoming) {
+    // What `verifyClient` and the like of others mean by it.
+    if (answer === false) {
+      native.reject(ticket, 403, undefined, []);
+      return;
+    }
     if (is(answer, Reject)) {
       native.reject(ticket, answer.status, answer.body, flatHeaders(answer.headers));
       return;
     }
-    const { data, headers, protocol, close } = is(answer, Accept) ? answer : { data: answer };
-    if (close !== undefined) checkCloseCode(close.code);
+    const { data, headers, protocol, close } = is(answer, Accept)
+      ? answer
+      : { data: answer === true ? undefined : answer };
+    if (close !== undefined) {
+      checkCloseCode(close.code);
+      if (incoming !== undefined) this.#closedAtOnce.add(incoming);
+    }
     const flat = flatHeaders(headers);
     const kept = data === undefined ? undefined : keep(data);
     try {

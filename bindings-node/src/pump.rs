@@ -144,7 +144,7 @@ impl Pump {
                 return Ok(());
             }
             let weak: Weak<_> = Arc::downgrade(&self.running);
-            // An environment ends with all that is at work in it: a worker that is terminated, a process that exits.
+            // An environment ends with all that is at work in it: a worker that is terminated. (A process that exits runs no hooks: `farewell`.)
             env.add_env_cleanup_hook(weak, |weak| {
                 let left = weak.upgrade().and_then(|slot| running(&slot).take());
                 if let Some(left) = left {
