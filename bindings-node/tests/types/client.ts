@@ -91,7 +91,7 @@ export async function talk(): Promise<unknown[]> {
 }
 
 new Client("wss://example.org/ws", { ca: "ca.pem", tls: { cert: "cert.pem", key: "key.pem" }, reconnect: false });
-// @ts-expect-error: a URL is a string
+// A URL object is one as well.
 new Client(new URL("ws://127.0.0.1"));
 // @ts-expect-error: a server's option
 new Client("ws://127.0.0.1", { origins: "*" });
