@@ -127,7 +127,7 @@ NODE_TARBALLS := .build/npm/stamp
 test-node: $(foreach version,$(NODES),node-$(version)) openssl
 	for version in $(NODES); do \
 	  (cd .build/node-$$version/bindings-node/tests && ETP_ROOT=$(CURDIR) \
-	    ../../../node/$$version/bin/node --test --test-reporter=spec --test-concurrency=4 *.test.mjs); \
+	    ../../../node/$$version/bin/node --test --test-reporter=spec --test-timeout=600000 --test-concurrency=4 *.test.mjs); \
 	done
 
 # The binary beside package.json, for this machine, and the tarballs that `make dist` publishes.
