@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, split};
@@ -11,6 +12,9 @@ use crate::queue::{Item, Queue};
 
 /// Bytes in each direction that are on their way.
 const WINDOW: usize = 64 * 1024;
+
+/// How long a socket may take nothing: as the core's own rule for slow consumers has it.
+const STALLED: Duration = Duration::from_secs(30);
 
 /// JavaScript's end of a bridged connection.
 pub(crate) struct Bridge {
@@ -55,7 +59,10 @@ impl Bridge {
                         let bytes = buffer.split().freeze();
                         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
                         // What is on its way is bounded; the outbox above counts the rest.
-                        let Ok(permit) = room.acquire_many(len.min(WINDOW as u32)).await else {
+                        let room = room.acquire_many(len.min(WINDOW as u32));
+                        // A peer that takes nothing for so long is one that the core gives up as well; until then its end can't be seen
+                        // from here.
+                        let Ok(Ok(permit)) = tokio::time::timeout(STALLED, room).await else {
                             break;
                         };
                         permit.forget();
