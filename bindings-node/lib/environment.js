@@ -12,7 +12,7 @@ const { EtpError, shown } = require("./error.js");
 const key = require("./keys.js");
 const { keep, take, forget, look, makeError, delivering, kept } = require("./kept.js");
 
-/** Called around what is asked of the core. */
+/** The core's side: every call of it is on this thread. */
 const native = new Pump(makeError);
 
 // --- Who is at work ------------------------------------------------------------------------------------------------
