@@ -52,7 +52,10 @@ function leave(site) {
   if (sites.size > 0) return;
   setImmediate(end);
   // Calls that wait have their outcome on the way; should one be lost, nothing is left behind for it.
-  setTimeout(end, 1000, true).unref();
+  const mine = epoch;
+  setTimeout(() => {
+    if (mine === epoch) end(true);
+  }, 1000).unref();
 }
 
 function end(now = false) {
