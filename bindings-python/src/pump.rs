@@ -159,7 +159,10 @@ impl Pump {
 
     /// Does what waits: called by the loop.
     fn run(slf: &Bound<'_, Self>) -> PyResult<()> {
-        guard(|| Self::work(slf))
+        guard(|| {
+            slf.get().state.borrow_mut(slf.py()).scheduled = false;
+            Self::work(slf)
+        })
     }
 
     /// Wakes the connections that this turn of the loop has written to.
@@ -203,7 +206,14 @@ impl Reader {
         guard(|| {
             let pump = self.pump.bind(py);
             pump.get().queue()?.wake.clear();
-            pump.get().state.borrow_mut(py).unseen = true;
+            let mut state = pump.get().state.borrow_mut(py);
+            state.unseen = true;
+            // A backlog has its `run` in the next turn already. Work here as well would schedule one more in each turn of a burst, and
+            // others would wait for all of them.
+            if state.scheduled {
+                return Ok(());
+            }
+            drop(state);
             Pump::work(pump)
         })
     }
@@ -558,7 +568,6 @@ impl Pump {
         let queue = this.queue.get()?.clone();
         {
             let mut state = this.state.borrow_mut(py);
-            state.scheduled = false;
             if state.pumping || state.event_loop.is_none() {
                 return Ok(());
             }
