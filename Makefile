@@ -168,6 +168,35 @@ node-%: .build/node-%/installed
 	tests/node/versions .build/node $(NODES)
 	touch $@
 
+# --- Browser: one package for all, built with Node ---------------------------------------------------------------------
+
+# The package as a folder, and its tarball.
+JS_CLIENT := .build/js-client/stamp
+
+js-client: $(JS_CLIENT)
+
+$(JS_CLIENT): Cargo.toml Cargo.lock LICENSE bindings-wasm/Cargo.toml js-client/node_modules/.stamp js-client/README.md js-client/build.mjs \
+		$(shell find core/src/protocol bindings-wasm/src js-client/src js-client/types -type f) | wasm-target
+	node js-client/build.mjs .build/js-client/package
+	rm -f .build/js-client/*.tgz
+	npm pack .build/js-client/package --pack-destination .build/js-client --silent
+	touch $@
+
+js-client/node_modules/.stamp: js-client/package.json js-client/package-lock.json
+	npm ci --prefix js-client --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
+# Debian's, where there is none: no browser comes from npm.
+chromium:
+	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
+
+# What drives it.
+.build/browser/ready: tests/browser/package.json tests/browser/package-lock.json
+	mkdir -p .build/browser
+	cp tests/browser/package.json tests/browser/package-lock.json .build/browser
+	npm ci --prefix .build/browser --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
 # --- What is published ------------------------------------------------------------------------------------------------
 
 # In dist/: the wheel, a source distribution, and npm's tarballs.
@@ -246,6 +275,6 @@ bench-rust bench-python bench-node bench-node-attach: bench-%: peers
 
 clean:
 	$(CARGO) clean
-	rm -rf $(VENV) .venv-* .build dist bindings-node/*.node
+	rm -rf $(VENV) .venv-* .build dist bindings-node/*.node js-client/node_modules
 
-.PHONY: help demo demo-rust demo-python demo-node test test-rust test-wasm wasm-target test-python test-node node bench-rust bench-python bench-node bench-node-attach test-peers test-autobahn peers openssl dist test-dist lint lint-python lint-node fmt bench clean
+.PHONY: help demo demo-rust demo-python demo-node test test-rust test-wasm wasm-target test-python test-node node js-client chromium bench-rust bench-python bench-node bench-node-attach test-peers test-autobahn peers openssl dist test-dist lint lint-python lint-node fmt bench clean

@@ -1,22 +1,21 @@
 //! `Acks`: the calls of one connection that wait for their reply, found by id.
 //!
-//! Ids are counted from 1 and answered mostly in order, so the calls stand in a ring in order of id. An answered one leaves a
-//! hole; holes at the front go at once, and a call that finds more holes than calls (and `SLACK` more) draws the ring
-//! together before it joins. So the ring never grows past twice the calls, even if one old call outlives a million later
-//! ones, and each call pays for its own moves: amortised constant time.
+//! Ids are counted from 1, so the calls stand in a row in order of id. An answered one leaves a hole, and a call that finds more
+//! holes than calls (and `SLACK` more) draws the row together before it joins. So the row never grows past twice the calls,
+//! even if one old call outlives a million later ones, and each call pays for its own moves: amortised constant time.
 
-use alloc::{boxed::Box, collections::VecDeque};
+use alloc::{boxed::Box, vec::Vec};
 
 use super::{Time, scan::Scan};
 
-/// Holes that are never worth drawing the ring together, and slots that a ring without calls may keep.
+/// Holes that are never worth drawing the row together, and slots that a row without calls may keep.
 const SLACK: usize = 32;
 
 /// Calls that wait for their reply; `W` is whatever the caller wakes when the outcome is known.
 #[derive(Debug)]
 pub struct Acks<W> {
-    /// In order of id; the front is never a hole.
-    slots: VecDeque<Slot<W>>,
+    /// In order of id.
+    slots: Vec<Slot<W>>,
     live: usize,
     last_id: u64,
     scan: Scan,
@@ -46,7 +45,7 @@ impl<W> Acks<W> {
     /// No calls; allocates nothing.
     pub const fn new() -> Self {
         Self {
-            slots: VecDeque::new(),
+            slots: Vec::new(),
             live: 0,
             last_id: 0,
             scan: Scan::new(),
@@ -65,7 +64,7 @@ impl<W> Acks<W> {
         }
         // 2^63 ids at one each nanosecond last three centuries.
         self.last_id += 1;
-        self.slots.push_back(Slot {
+        self.slots.push(Slot {
             id: self.last_id,
             call: Some(Call {
                 name: Name::new(name),
@@ -144,7 +143,7 @@ impl<W> Acks<W> {
 
     fn find(&self, id: u64) -> Option<usize> {
         // The newest ids stand without gaps, counted from the back; only what has outlived a drawing together does not.
-        let behind = usize::try_from(self.slots.back()?.id.checked_sub(id)?).ok();
+        let behind = usize::try_from(self.slots.last()?.id.checked_sub(id)?).ok();
         behind
             .and_then(|behind| (self.slots.len() - 1).checked_sub(behind))
             .filter(|index| self.slots[*index].id == id)
@@ -161,12 +160,8 @@ impl<W> Acks<W> {
             self.scan.forget();
             self.slots.clear();
             if self.slots.capacity() > 2 * SLACK {
-                self.slots = VecDeque::new();
+                self.slots = Vec::new();
             }
-            return;
-        }
-        while self.slots.front().is_some_and(|slot| slot.call.is_none()) {
-            self.slots.pop_front();
         }
     }
 

@@ -73,11 +73,10 @@ impl Defect {
             Self::AckIdTooLarge => "ack_id_too_large",
         }
     }
-}
 
-impl fmt::Display for Defect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// The defect in words.
+    pub const fn message(self) -> &'static str {
+        match self {
             Self::NameEmpty => "the event name is empty",
             Self::NameTooLong => "the event name is longer than 256 bytes",
             Self::NameNotUtf8 => "the event name is not UTF-8",
@@ -85,7 +84,13 @@ impl fmt::Display for Defect {
             Self::AckIdNotDecimal => "the ack id is not a decimal number",
             Self::AckIdLeadingZero => "the ack id has a leading zero",
             Self::AckIdTooLarge => "the ack id is larger than 2^63 - 1",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Defect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
     }
 }
 
@@ -249,11 +254,10 @@ impl NameDefect {
             Self::Reserved => "reserved",
         }
     }
-}
 
-impl fmt::Display for NameDefect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// What is wrong, and what is allowed instead.
+    pub const fn message(self) -> &'static str {
+        match self {
             Self::Empty => "an event name is empty; it must have 1 to 256 bytes",
             Self::TooLong => "an event name is longer than 256 bytes of UTF-8",
             Self::Separator => {
@@ -263,7 +267,13 @@ impl fmt::Display for NameDefect {
             Self::Reserved => {
                 "an event name is reserved: names that begin with \"__ack_\" or \"__etp\" belong to the protocol"
             }
-        })
+        }
+    }
+}
+
+impl fmt::Display for NameDefect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
     }
 }
 

@@ -3,9 +3,12 @@
 //! A call's deadline counts the time in here: one that expires is never sent. What remains goes out when the connection is
 //! back; only then is the ack id known, so heads are written on the way out.
 
-use alloc::{boxed::Box, collections::VecDeque};
+use alloc::{boxed::Box, vec::Vec};
 
 use super::{Time, scan::Scan};
+
+/// Places of those that have left which are never worth drawing the queue together.
+const SLACK: usize = 32;
 
 /// Names an event in a [`Queue`], to [cancel](Queue::cancel) it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,8 +51,11 @@ pub struct Queued<P, W> {
 /// ```
 #[derive(Debug)]
 pub struct Queue<P, W> {
-    /// In order of id.
-    events: VecDeque<Queued<P, W>>,
+    /// In order of id; `None` where one has left. Those are drawn together like [`Acks`](super::Acks)' are.
+    events: Vec<(QueueId, Option<Queued<P, W>>)>,
+    live: usize,
+    /// How many at the front have left.
+    gone: usize,
     capacity: usize,
     last_id: u64,
     scan: Scan,
@@ -59,7 +65,9 @@ impl<P, W> Queue<P, W> {
     /// An empty queue for at most `capacity` events; 0 refuses all. Allocates nothing.
     pub const fn new(capacity: usize) -> Self {
         Self {
-            events: VecDeque::new(),
+            events: Vec::new(),
+            live: 0,
+            gone: 0,
             capacity,
             last_id: 0,
             scan: Scan::new(),
@@ -72,27 +80,35 @@ impl<P, W> Queue<P, W> {
     /// Payload and ack come back if the queue is full or closed.
     #[allow(clippy::type_complexity, reason = "what was passed in comes back as it was")]
     pub fn push(&mut self, name: &str, payload: P, ack: Option<(W, Time)>) -> Result<QueueId, (P, Option<W>)> {
-        if self.events.len() >= self.capacity {
+        if self.live >= self.capacity {
             return Err((payload, ack.map(|(waiter, _)| waiter)));
+        }
+        if self.events.len() > 2 * self.live + SLACK {
+            self.events.retain(|(_, event)| event.is_some());
+            self.gone = 0;
         }
         if let Some((_, deadline)) = &ack {
             self.scan.add(*deadline);
         }
         self.last_id += 1;
         let id = QueueId(self.last_id);
-        self.events.push_back(Queued {
+        let event = Queued {
             id,
             name: name.into(),
             payload,
             ack,
-        });
+        };
+        self.events.push((id, Some(event)));
+        self.live += 1;
         Ok(id)
     }
 
     /// Takes an event out of the queue, unsent; `None` if it has left already.
     pub fn cancel(&mut self, id: QueueId) -> Option<Queued<P, W>> {
-        let index = self.events.binary_search_by_key(&id, |event| event.id).ok()?;
-        self.events.remove(index)
+        let index = self.events.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        let event = self.events[index].1.take()?;
+        self.left();
+        Some(event)
     }
 
     /// Drops every call whose deadline has come, in order. To be called at [`deadline`](Self::deadline), and before the
@@ -102,17 +118,21 @@ impl<P, W> Queue<P, W> {
             return;
         }
         self.scan.begin(now);
-        let scan = &mut self.scan;
-        self.events.retain_mut(|event| {
-            if let Some((waiter, _)) = event.ack.take_if(|(_, deadline)| *deadline <= now) {
-                timed_out(waiter);
-                return false;
+        for (_, event) in &mut self.events {
+            if let Some(Queued {
+                ack: Some((_, deadline)),
+                ..
+            }) = event
+            {
+                if *deadline > now {
+                    self.scan.add(*deadline);
+                } else if let Some((waiter, _)) = event.take().and_then(|event| event.ack) {
+                    self.live -= 1;
+                    timed_out(waiter);
+                }
             }
-            if let Some((_, deadline)) = &event.ack {
-                scan.add(*deadline);
-            }
-            true
-        });
+        }
+        self.tidy();
     }
 
     /// When [`expire`](Self::expire) is due: at most 50 ms after the soonest deadline, as in
@@ -123,33 +143,49 @@ impl<P, W> Queue<P, W> {
 
     /// The oldest event, to be sent.
     pub fn pop(&mut self) -> Option<Queued<P, W>> {
-        let event = self.events.pop_front();
-        if self.events.is_empty() {
-            self.scan.forget();
-            self.events = VecDeque::new();
+        loop {
+            let event = self.events.get_mut(self.gone)?.1.take();
+            self.gone += 1;
+            if event.is_some() {
+                self.left();
+                return event;
+            }
         }
-        event
     }
 
     /// No connection will come any more: all calls end, in order, all events are dropped and no more are taken.
     pub fn close(&mut self, mut lost: impl FnMut(W)) {
         self.capacity = 0;
-        self.scan.forget();
-        for event in core::mem::take(&mut self.events) {
-            if let Some((waiter, _)) = event.ack {
+        self.live = 0;
+        for (_, event) in core::mem::take(&mut self.events) {
+            if let Some((waiter, _)) = event.and_then(|event| event.ack) {
                 lost(waiter);
             }
         }
+        self.tidy();
     }
 
     /// How many events wait.
     pub fn len(&self) -> usize {
-        self.events.len()
+        self.live
     }
 
     /// Whether no event waits.
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.live == 0
+    }
+
+    fn left(&mut self) {
+        self.live -= 1;
+        self.tidy();
+    }
+
+    fn tidy(&mut self) {
+        if self.live == 0 {
+            self.scan.forget();
+            self.events = Vec::new();
+            self.gone = 0;
+        }
     }
 }
 

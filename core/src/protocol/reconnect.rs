@@ -6,6 +6,8 @@
 
 use core::time::Duration;
 
+use super::time::millis;
+
 /// How long to wait before the next dial.
 ///
 /// ```
@@ -20,11 +22,12 @@ use core::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    base: Duration,
-    cap: Duration,
-    reset_after: Duration,
+    // In milliseconds, which is what they are cut to.
+    base: u64,
+    cap: u64,
+    reset_after: u64,
     attempt: u32,
-    retry_after: Duration,
+    retry_after: u64,
 }
 
 impl Default for Backoff {
@@ -42,11 +45,11 @@ impl Backoff {
     /// Ceilings from `base` on, doubling up to `cap`; a connection that lives for `reset_after` starts anew.
     pub const fn new(base: Duration, cap: Duration, reset_after: Duration) -> Self {
         Self {
-            base,
-            cap,
-            reset_after,
+            base: millis(base),
+            cap: millis(cap),
+            reset_after: millis(reset_after),
             attempt: 0,
-            retry_after: Duration::ZERO,
+            retry_after: 0,
         }
     }
 
@@ -56,32 +59,32 @@ impl Backoff {
     /// millionth for any sane cap. A `Retry-After` is waited for first and the jitter added, or the clients that a busy
     /// server has put off would all come back in the same moment.
     pub fn next_delay(&mut self, random: u64) -> Duration {
-        let ceiling = self.ceiling();
+        let jitter = random % (self.ceiling_millis().min(u64::MAX - 1) + 1);
         self.attempt = self.attempt.saturating_add(1);
-        let millis = u64::try_from(ceiling.as_millis())
-            .unwrap_or(u64::MAX - 1)
-            .min(u64::MAX - 1);
-        let jitter = Duration::from_millis(random % (millis + 1));
-        core::mem::take(&mut self.retry_after).saturating_add(jitter)
+        Duration::from_millis(core::mem::take(&mut self.retry_after).saturating_add(jitter))
     }
 
     /// The longest that the jitter of the next delay can be.
     pub fn ceiling(&self) -> Duration {
-        // From 2^31 on the cap has been reached, or the base is zero.
-        let doubled = self.base.saturating_mul(1 << self.attempt.min(31));
-        doubled.min(self.cap)
+        Duration::from_millis(self.ceiling_millis())
+    }
+
+    fn ceiling_millis(&self) -> u64 {
+        // Doubled until the cap is passed, or the top bit is reached.
+        let doublings = self.attempt.min(self.base.leading_zeros());
+        self.base.checked_shl(doublings).unwrap_or(0).min(self.cap)
     }
 
     /// A connection has ended that lived this long; a long life forgives the attempts before it.
     pub fn alive(&mut self, lifetime: Duration) {
-        if lifetime >= self.reset_after {
+        if millis(lifetime) >= self.reset_after {
             self.attempt = 0;
         }
     }
 
     /// A server answered with `Retry-After`: the next delay is at least this long.
     pub fn retry_after(&mut self, at_least: Duration) {
-        self.retry_after = self.retry_after.max(at_least);
+        self.retry_after = self.retry_after.max(millis(at_least));
     }
 }
 
@@ -178,7 +181,7 @@ mod tests {
         assert_eq!(backoff.next_delay(200), Duration::from_millis(5_200));
         assert_eq!(backoff.next_delay(200), Duration::from_millis(200));
         backoff.retry_after(Duration::MAX);
-        assert_eq!(backoff.next_delay(200), Duration::MAX);
+        assert_eq!(backoff.next_delay(200), Duration::from_millis(u64::MAX));
     }
 
     #[test]

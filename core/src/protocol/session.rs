@@ -5,7 +5,7 @@
 //! a slot. Dropping `P` is how an unwanted payload is let go. Names are checked with
 //! [`check_name`](frame::check_name) and heads written with [`frame`] by whoever sends.
 
-use alloc::collections::VecDeque;
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::{
@@ -95,8 +95,8 @@ pub struct Session<W> {
     acks: Acks<W>,
     limits: Limits,
     closed: bool,
-    /// When the last malformed frames came, at most [`MAX_MALFORMED`]; without an allocation while there are none.
-    malformed_at: VecDeque<Time>,
+    /// When the last [`MAX_MALFORMED`] malformed frames came, each at its number's remainder; `None` while there are none.
+    malformed_at: Option<Box<[Time; MAX_MALFORMED]>>,
     malformed: u64,
     stray_replies: u64,
     timed_out: u64,
@@ -109,7 +109,7 @@ impl<W> Session<W> {
             acks: Acks::new(),
             limits,
             closed: false,
-            malformed_at: VecDeque::new(),
+            malformed_at: None,
             malformed: 0,
             stray_replies: 0,
             timed_out: 0,
@@ -225,15 +225,12 @@ impl<W> Session<W> {
 
     #[cold]
     fn count_malformed(&mut self, now: Time) -> bool {
+        let at = self.malformed_at.get_or_insert_default();
+        // What is overwritten is the frame `MAX_MALFORMED` before this one: if it came within the window, this is one too many.
+        #[expect(clippy::cast_possible_truncation, reason = "a remainder of 16")]
+        let earlier = core::mem::replace(&mut at[(self.malformed % MAX_MALFORMED as u64) as usize], now);
         self.malformed += 1;
-        // The frame `MAX_MALFORMED` before this one: if it is within the window, this is one too many.
-        let earlier = if self.malformed_at.len() == MAX_MALFORMED {
-            self.malformed_at.pop_front()
-        } else {
-            None
-        };
-        self.malformed_at.push_back(now);
-        earlier.is_some_and(|earlier| earlier.until(now) < MALFORMED_WINDOW)
+        self.malformed > MAX_MALFORMED as u64 && earlier.until(now) < MALFORMED_WINDOW
     }
 }
 

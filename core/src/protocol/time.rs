@@ -30,15 +30,33 @@ impl Time {
     /// The instant `duration` later, rounded up to a millisecond: a deadline never falls before what was asked for.
     /// Past the end of time it stays there, which is how "never" is said.
     pub fn after(self, duration: Duration) -> Self {
-        let whole = duration.as_secs().saturating_mul(1_000);
-        let part = u64::from(duration.subsec_nanos().div_ceil(1_000_000));
-        Self(self.0.saturating_add(whole).saturating_add(part))
+        let nanos = duration.subsec_nanos();
+        let part = u64::from(nanos.div_ceil(1_000_000));
+        Self(
+            self.0
+                .saturating_add(whole_millis(duration.as_secs()))
+                .saturating_add(part),
+        )
     }
 
     /// How long it is from here to `later`; zero if that has passed.
     pub const fn until(self, later: Time) -> Duration {
         Duration::from_millis(later.0.saturating_sub(self.0))
     }
+}
+
+/// Seconds in milliseconds; as many as there are at most. The comparison is what a saturating multiplication takes 128 bits for.
+const fn whole_millis(secs: u64) -> u64 {
+    if secs > u64::MAX / 1_000 {
+        u64::MAX
+    } else {
+        secs * 1_000
+    }
+}
+
+/// A duration in milliseconds, the rest of one cut off; as many as there are at most.
+pub(super) const fn millis(duration: Duration) -> u64 {
+    whole_millis(duration.as_secs()).saturating_add(duration.subsec_millis() as u64)
 }
 
 #[cfg(test)]

@@ -1,0 +1,47 @@
+// How a socket is opened, and what can be said where that fails.
+
+import { encoder } from "./engine.js";
+import { failure, shown } from "./error.js";
+import type { Options } from "./options.js";
+
+export type Dialled = string | URL | (() => string | URL | Promise<string | URL>);
+
+const HIDDEN =
+  "a browser does not say why: the server can't be reached, its certificate is not trusted, it refused the handshake (origin, token), or this page's Content-Security-Policy (connect-src) forbids it";
+
+export function refused(socket: WebSocket, cause: unknown) {
+  const [shownUrl] = socket.url.split(/[?#]/);
+  return failure("connect_failed", `dialling ${shownUrl} failed: ${cause ? shown(cause) : HIDDEN}`, cause);
+}
+
+/** What an option is, or its function gives. */
+async function asked<T>(option: T | (() => T | Promise<T>), name: string): Promise<T> {
+  try {
+    return await (typeof option === "function" ? (option as () => T)() : option);
+  } catch (error) {
+    throw failure("connect_failed", `the function ${name} failed: ${shown(error)}`, error);
+  }
+}
+
+/** A socket that has begun to open, unless `given up` rejects before. */
+export async function dial(url: Dialled, { auth, WebSocket = globalThis.WebSocket }: Options): Promise<WebSocket> {
+  if (!WebSocket) throw failure("unsupported_platform", "there is no WebSocket here: pass one as the option WebSocket");
+  const given = await asked(url, "url");
+  const token = await asked(auth, "auth");
+  const protocols: string[] = [];
+  // A script can set no header: the token travels as a subprotocol, beside the one that the server selects.
+  if (token !== undefined) {
+    const base64 = btoa(String.fromCharCode(...encoder.encode(token as string)));
+    protocols.push("etp", `etp.auth.${base64.replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "")}`);
+  }
+  try {
+    const target = new URL(given as string, globalThis.location?.href);
+    target.protocol = target.protocol.replace("http", "ws");
+    target.hash = "";
+    const socket = new WebSocket(target, protocols);
+    socket.binaryType = "arraybuffer";
+    return socket;
+  } catch (error) {
+    throw failure("connect_failed", `no WebSocket can be made: ${shown(error)}`, error);
+  }
+}

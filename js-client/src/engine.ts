@@ -1,0 +1,87 @@
+// The module that decides: what it exports, and the block of memory that texts and numbers cross in.
+
+import { instantiate } from "etp-ws-client-module";
+
+/** What `bindings-wasm/src/exports.rs` exports, where each is explained. */
+export interface Exports {
+  memory: WebAssembly.Memory;
+  block(): number;
+  create(queue: number, acks: number, reconnect: number, base: number, cap: number, resetAfter: number): number;
+  destroy(life: number): void;
+  state(life: number): number;
+  opened(life: number, now: number): void;
+  closing(life: number): void;
+  lost(life: number, code: number, reason: number, own: number, now: number): number;
+  comes_back(life: number): void;
+  end(life: number): void;
+  delay(life: number, random: number): number;
+  head(life: number): number;
+  emit(life: number, name: number, slot: number, first: number): number;
+  ask(life: number, name: number, slot: number, timeout: number, first: number, now: number): number;
+  next(life: number, now: number): number;
+  cancel(life: number, low: number, high: number, queued: number): void;
+  reply(life: number, name: number, low: number, high: number, empty: number): number;
+  receive(life: number, head: number, complete: number, isText: number, now: number): number;
+  expire(life: number, now: number): void;
+  deadline(life: number): number;
+  ended(life: number): number;
+  check(name: number): number;
+}
+
+/** How many bytes of the block are text: UTF-8 of the longest head, whatever its letters. */
+const TEXT = 855;
+const WORDS = 16;
+
+/** The longest head in bytes, and so in UTF-16 units. */
+export const MAX_HEAD = 285;
+
+export let wasm: Exports;
+export let encoder: TextEncoder;
+export let decoder: TextDecoder;
+let memory: Uint8Array;
+let text: Uint8Array;
+let numbers: Uint32Array;
+
+/** Makes the module, once: with the first client, for importing does nothing. */
+export function start() {
+  if (wasm) return;
+  encoder = new TextEncoder();
+  decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+  wasm = instantiate();
+  look();
+}
+
+/** Memory that has grown is another buffer. */
+function look() {
+  const { buffer } = wasm.memory;
+  if (memory?.buffer === buffer) return;
+  const block = wasm.block();
+  memory = new Uint8Array(buffer);
+  numbers = new Uint32Array(buffer, block, WORDS / 4);
+  text = new Uint8Array(buffer, block + WORDS, TEXT);
+}
+
+/** Leaves text, or the first bytes of a message, for the next call; answers its length in bytes. */
+export function write(head: string | Uint8Array): number {
+  look();
+  if (typeof head === "string") return encoder.encodeInto(head, text).written;
+  text.set(head);
+  return head.length;
+}
+
+/** What the last call answered beside its result. */
+export function words(): Uint32Array {
+  look();
+  return numbers;
+}
+
+/** What the module has written. */
+export function bytes(at: number, length: number): Uint8Array {
+  look();
+  return memory.subarray(at, at + length);
+}
+
+/** Milliseconds of a clock that never goes back. */
+export function now(): number {
+  return performance.now();
+}

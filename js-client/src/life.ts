@@ -1,0 +1,596 @@
+// A client's life: sockets, timers and promises around the engine, which decides.
+
+import { isText, type Wire } from "./codec.js";
+import { type Dialled, dial, refused } from "./dial.js";
+import { bytes, decoder, encoder, MAX_HEAD, now, wasm, words, write } from "./engine.js";
+import { type EtpError, failure, shown } from "./error.js";
+import { checkNumber, type End, type Options } from "./options.js";
+import { failed, type Routes } from "./routes.js";
+
+export interface AckOptions {
+  timeout?: number;
+  signal?: AbortSignal;
+}
+
+export type Life = ReturnType<typeof live>;
+
+type Timer = ReturnType<typeof setTimeout>;
+
+const STATES = ["closed", "connecting", "connected", "reconnecting"] as const;
+
+/** How a call ends without a reply, by the engine's number. */
+const TIMED_OUT = 1;
+const LOST = 2;
+
+/** What a received frame is, by the engine's number. */
+const MORE = 1;
+const REPLY = 3;
+const MALFORMED = 4;
+
+/** What becomes of a lost connection, by the engine's number. */
+const RETURN = 2;
+
+/** Why nothing is sent, by the engine's number. */
+const CLOSED = -1;
+const FULL = -2;
+const TOO_MANY_ACKS = -3;
+
+/** How many UTF-16 units of a frame are looked at first: most heads are shorter. */
+const GLANCE = 64;
+
+const OPEN = 1;
+
+/** The longest time that a timer holds. */
+const LONGEST = 2 ** 31 - 1;
+
+/** How often an outbox that has to empty is looked at, as no browser tells. */
+const LOOK = 20;
+
+/** What waits under a slot: a call for its reply, an event in the queue for its connection. */
+interface Waiting {
+  name: string;
+  /** Of an event in the queue, until it is sent. */
+  payload?: Wire | undefined;
+  /** The engine's id, of the call or of its place in the queue. */
+  low?: number;
+  high?: number;
+  queued?: boolean;
+  resolve?(value: any): void;
+  reject?(error: unknown): void;
+  signal?: AbortSignal | undefined;
+  abort?(): void;
+}
+
+/** One connection, from its dial on. */
+interface Link {
+  socket?: WebSocket;
+  /** What waits for `onConnect` to end. */
+  held?: (() => void)[] | undefined;
+  /** When the last message came. */
+  heard: number;
+  /** The next look at its silence, or the end of its closing. */
+  timer?: Timer;
+  probing?: boolean;
+  /** The close code that is meant by the one that a script may send. */
+  means?: number | undefined;
+  /** Its end has been told. */
+  over?: boolean;
+}
+
+export function checkName(name: string) {
+  if (!isText(name) || wasm.check(write(name))) throw badName(name);
+}
+
+function badName(name: string): EtpError {
+  return failure(
+    "invalid_event",
+    `${shown(name)} is no name of an event: 1 to 256 bytes of UTF-8, no "||" in it, no "|" at its end, not beginning with "__ack_" or "__etp"`,
+  );
+}
+
+/** What a client is from `connect` on. */
+export function live(url: Dialled, options: Options, routes: Routes) {
+  const { codec, ackTimeout, dialTimeout, closeTimeout, queue, maxMessageSize, maxOutbox, maxPendingAcks } = options;
+  const { reconnect, shouldReconnect, probe } = options;
+  /** The engine's client, and where it writes heads; 0 while this is closed. */
+  let life = 0;
+  let headAt = 0;
+  let link: Link | undefined;
+  /** The connection of the first dial, while `onConnect` runs on it. */
+  let first: Link | undefined;
+  const waiting = new Map<number, Waiting>();
+  let lastSlot = 0;
+  let timer: Timer | undefined;
+  let timerAt = Infinity;
+  /** The application has closed it. */
+  let closing = false;
+  /** `onDisconnect` runs. */
+  let telling = false;
+  /** Gives up what a dial, or the pause before it, waits for. */
+  let interrupt: (error: unknown) => void;
+  /** Ends the pause before a dial. */
+  let hurry: (() => void) | undefined;
+  let over: Promise<void> | undefined;
+  let finished: () => void;
+  /** How the last connection ended. */
+  let last: End | undefined;
+
+  // --- Life --------------------------------------------------------------------------------------------------------
+
+  const state = () => STATES[life && wasm.state(life)]!;
+
+  async function connect(signal: AbortSignal | undefined): Promise<void> {
+    signal?.throwIfAborted();
+    if (life) throw failure("invalid_state", `this client is ${closing ? "still closing" : `${state()} already`}`);
+    const { base = 0, cap = 0, resetAfter = 0 } = reconnect ?? {};
+    life = wasm.create(queue, maxPendingAcks, reconnect ? 1 : 0, base, cap, resetAfter);
+    headAt = wasm.head(life);
+    closing = false;
+    over = new Promise((resolve) => {
+      finished = resolve;
+    });
+    listen("addEventListener");
+    const abort = () => interrupt(signal!.reason);
+    signal?.addEventListener("abort", abort);
+    try {
+      first = await open();
+      await greet(first);
+    } catch (error) {
+      closing = true;
+      if (link) shut(link, 1000);
+      else if (!telling) finish();
+      await over;
+      throw error;
+    } finally {
+      first = undefined;
+      signal?.removeEventListener("abort", abort);
+    }
+  }
+
+  async function close(code = 1000, reason = ""): Promise<void> {
+    if (!life) return;
+    if (link) shut(link, code, reason);
+    closing = true;
+    interrupt(failure("connection_closed", "the client was closed while it connected"));
+    // Closing in `onDisconnect` does not wait for itself.
+    if (!telling) await over;
+  }
+
+  /** Waits for something that `interrupt` can end. */
+  function until<T>(outcome: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      interrupt = reject;
+      outcome.then(resolve, reject);
+    });
+  }
+
+  /** A connection, or why there is none. */
+  async function open(): Promise<Link> {
+    const opening: Link = { heard: now(), held: [] };
+    const late = setTimeout(() => {
+      interrupt(failure("connect_failed", `no connection within dialTimeout (${dialTimeout} ms)`));
+    }, dialTimeout);
+    const dialling = dial(url, options).then((socket) => {
+      // Given up while the URL or the token was asked for.
+      if (opening.over) socket.close();
+      else return opened(opening, socket);
+    });
+    try {
+      await until(dialling);
+      return opening;
+    } catch (error) {
+      if (link === opening) return opening;
+      opening.over = true;
+      const { socket } = opening;
+      if (socket) {
+        silence(socket);
+        socket.close();
+      }
+      throw error;
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
+  /** Resolves when the socket is open, and tells what happens on it from then on. */
+  function opened(opening: Link, socket: WebSocket): Promise<void> {
+    opening.socket = socket;
+    return new Promise((resolve, reject) => {
+      let cause: unknown;
+      socket.onopen = () => {
+        wasm.opened(life, now());
+        link = opening;
+        resolve();
+      };
+      socket.onmessage = ({ data }) => receive(opening, data);
+      // A browser tells nothing here, Node the cause.
+      socket.onerror = (event) => {
+        cause = (event as ErrorEvent).error ?? (event as ErrorEvent).message;
+      };
+      socket.onclose = ({ code, reason, wasClean }) => {
+        if (link === opening) lost(opening, code, reason, wasClean);
+        else reject(refused(socket, cause));
+      };
+    });
+  }
+
+  /** Runs `onConnect`, then sends what waits, then hands out what has come. */
+  async function greet(to: Link): Promise<void> {
+    const conn = {
+      emit: (name: string, data?: any) => push(name, data, to),
+      emitWithAck: (name: string, data?: any, how?: AckOptions) => ask(name, data, how, to),
+      drain: () => drain(to),
+      get isOpen() {
+        return isOpen(to);
+      },
+    };
+    let error: unknown;
+    await until(routes.call("onConnect", conn).catch((failed) => (error = failed)));
+    if (error) {
+      routes.report(error);
+      shut(to, 4011, "onConnect failed", 1011);
+      throw failure("connect_failed", "onConnect failed", error);
+    }
+    while (isOpen(to)) {
+      const head = wasm.next(life, now());
+      settle();
+      if (!head) {
+        arm();
+        const { held } = to;
+        to.held = undefined;
+        for (const event of held!) event();
+        watch(to);
+        return;
+      }
+      const [low, high, slot] = words();
+      const one = waiting.get(slot!)!;
+      const { payload } = one;
+      Object.assign(one, { low, high, queued: false, payload: undefined });
+      if (!one.resolve) take(slot!);
+      if (fits(head, payload!)) {
+        send(to, head, payload!);
+      } else {
+        cancel(slot!);
+        one.reject!(tooLarge(one.name));
+      }
+    }
+    // Its end is told to whoever waits.
+    await until(new Promise(() => {}));
+  }
+
+  /** Begins to close a connection. */
+  function shut(to: Link, code: number, reason = "", means?: number) {
+    if (!isOpen(to)) return;
+    try {
+      to.socket!.close(code, reason);
+    } catch (error) {
+      throw failure("invalid_option", `a script may close with 1000 or 3000 to 4999, and a reason of at most 123 bytes: ${shown(error)}`);
+    }
+    wasm.closing(life);
+    to.means = means;
+    clearTimeout(to.timer);
+    to.timer = setTimeout(lost, closeTimeout, to, 1006, reason, false);
+  }
+
+  /** A connection has ended. */
+  async function lost(from: Link, code: number, reason: string, clean: boolean): Promise<void> {
+    if (from.over) return;
+    from.over = true;
+    silence(from.socket!);
+    clearTimeout(from.timer);
+    code = from.means ?? code;
+    const usual = wasm.lost(life, code, write(reason), closing ? 1 : 0, now());
+    link = undefined;
+    const end = { code, reason, clean, normal: code === 1000, willReconnect: usual === RETURN };
+    last = end;
+    settle();
+    if (usual && shouldReconnect) {
+      try {
+        end.willReconnect = Boolean(shouldReconnect({ ...end }));
+      } catch (error) {
+        routes.report(failed("shouldReconnect", error));
+      }
+    }
+    if (end.willReconnect) wasm.comes_back(life);
+    else wasm.end(life);
+    settle();
+    interrupt(failure("connect_failed", `the connection was closed while onConnect ran: ${code} ${reason}`));
+    telling = true;
+    await routes.call("onDisconnect", end).catch(report);
+    telling = false;
+    if (end.willReconnect && !closing) comeBack();
+    else finish();
+  }
+
+  /** Dials until there is a connection; what becomes of that one is told by its own end. */
+  async function comeBack(): Promise<void> {
+    let pause: Timer | undefined;
+    try {
+      await until(
+        new Promise<void>((resolve) => {
+          hurry = resolve;
+          pause = setTimeout(resolve, Math.min(LONGEST, wasm.delay(life, Math.random())));
+        }),
+      );
+      hurry = undefined;
+      greet(await open()).catch(() => {});
+    } catch (error) {
+      if (closing) return finish();
+      report(error);
+      comeBack();
+    } finally {
+      clearTimeout(pause);
+    }
+  }
+
+  /** The end: nothing of it is left. */
+  function finish() {
+    hurry = undefined;
+    wasm.end(life);
+    settle();
+    clearTimeout(timer);
+    timerAt = Infinity;
+    wasm.destroy(life);
+    life = 0;
+    waiting.clear();
+    listen("removeEventListener");
+    for (const one of routes.iterators) one.end();
+    finished();
+  }
+
+  function report(error: unknown) {
+    routes.report(error);
+  }
+
+  // --- Liveness ----------------------------------------------------------------------------------------------------
+
+  function listen(how: "addEventListener" | "removeEventListener") {
+    globalThis[how]?.("online", woken);
+    globalThis[how]?.("pageshow", woken);
+    globalThis.document?.[how]("visibilitychange", woken);
+  }
+
+  /** The network or the page is back: what was to be tried later is tried now. */
+  function woken() {
+    hurry?.();
+    if (link && !link.held) look(link);
+  }
+
+  /** Looks at the connection's silence again when it could have lasted long enough. */
+  function watch(at: Link) {
+    if (!probe || !isOpen(at)) return;
+    clearTimeout(at.timer);
+    const silence = at.heard + probe.interval - now();
+    at.timer = setTimeout(silence > 0 ? watch : look, Math.min(LONGEST, silence), at);
+  }
+
+  /** Asks whether anybody is there. */
+  async function look(at: Link): Promise<void> {
+    if (!probe || at.probing || !isOpen(at)) return;
+    at.probing = true;
+    const asked = now();
+    try {
+      await ask(probe.event, undefined, probe, at);
+    } catch (error) {
+      if ((error as EtpError).code === "ack_timeout" && at.heard < asked) {
+        at.socket!.close(4000, "probe timeout");
+        lost(at, 1006, "probe timeout", false);
+      }
+    }
+    at.probing = false;
+    watch(at);
+  }
+
+  // --- Calls -------------------------------------------------------------------------------------------------------
+
+  function isOpen(to: Link): boolean {
+    return !to.over && to.socket!.readyState === OPEN;
+  }
+
+  function ask(name: string, data: any, how: AckOptions | undefined, only = first): Promise<any> {
+    return new Promise((resolve, reject) => {
+      const { timeout = ackTimeout, signal } = how ?? {};
+      signal?.throwIfAborted();
+      push(name, data, only, { name, resolve, reject, signal }, checkNumber(timeout, "timeout"));
+    });
+  }
+
+  /** Sends an event, or lets it wait. `only`: on this connection, ahead of what waits. */
+  function push(name: string, data: any, only = first, call?: Waiting, timeout = 0) {
+    const payload = codec.encode(data);
+    if (!isText(name)) throw badName(name);
+    const length = write(name);
+    if (!fits(length + 5, payload)) throw tooLarge(name);
+    if (!life || (only && only !== link)) throw gone();
+    if (link && !isOpen(link)) wasm.closing(life);
+    if (link && link.socket!.bufferedAmount + length + payload.length > maxOutbox) {
+      throw failure("outbox_full", `more than maxOutbox (${maxOutbox}) bytes would wait: await drain()`);
+    }
+    const slot = ++lastSlot;
+    const ahead = only ? 1 : 0;
+    const head = call ? wasm.ask(life, length, slot, timeout, ahead, now()) : wasm.emit(life, length, slot, ahead);
+    if (head < 0) throw head === CLOSED ? gone() : head === FULL ? full() : head === TOO_MANY_ACKS ? tooMany() : badName(name);
+    if (call || !head) {
+      const [low, high] = words();
+      const one: Waiting = call ?? { name };
+      one.low = low!;
+      one.high = high!;
+      one.queued = !head;
+      waiting.set(slot, one);
+      const { signal } = one;
+      if (signal) {
+        one.abort = () => {
+          cancel(slot);
+          one.reject!(signal.reason);
+        };
+        signal.addEventListener("abort", one.abort);
+      }
+      if (!head) one.payload = payload;
+      else if (!fits(head, payload)) {
+        cancel(slot);
+        throw tooLarge(name);
+      }
+      arm();
+    }
+    if (head) send(link!, head, payload);
+  }
+
+  function send(to: Link, head: number, payload: Wire) {
+    const written = bytes(headAt, head);
+    if (typeof payload === "string") {
+      to.socket!.send(decoder.decode(written) + payload);
+      return;
+    }
+    const message = new Uint8Array(head + payload.length);
+    message.set(written);
+    message.set(payload, head);
+    to.socket!.send(message);
+  }
+
+  async function drain(to = link): Promise<void> {
+    while (to && isOpen(to)) {
+      if (to.socket!.bufferedAmount <= maxOutbox / 2) return;
+      await new Promise((resolve) => setTimeout(resolve, LOOK));
+    }
+    throw gone();
+  }
+
+  // --- What waits --------------------------------------------------------------------------------------------------
+
+  /** Takes what waits out of its slot. */
+  function take(slot: number): Waiting {
+    const one = waiting.get(slot)!;
+    waiting.delete(slot);
+    one.signal?.removeEventListener("abort", one.abort!);
+    return one;
+  }
+
+  /** The caller has given up. */
+  function cancel(slot: number) {
+    const { low, high, queued } = take(slot);
+    wasm.cancel(life, low!, high!, queued ? 1 : 0);
+  }
+
+  /** Tells the calls that have ended without a reply. */
+  function settle() {
+    for (let slot = wasm.ended(life); slot; slot = wasm.ended(life)) {
+      const [how] = words();
+      const why = how === TIMED_OUT ? failure("ack_timeout", "no reply by the deadline") : how === LOST ? gone() : tooMany();
+      take(slot).reject!(why);
+    }
+  }
+
+  /** Sets the timer to the next deadline, where that is sooner. */
+  function arm() {
+    const at = wasm.deadline(life);
+    if (at >= timerAt) return;
+    clearTimeout(timer);
+    timerAt = at;
+    timer = setTimeout(expire, Math.min(LONGEST, at - now()));
+  }
+
+  function expire() {
+    timerAt = Infinity;
+    wasm.expire(life, now());
+    settle();
+    arm();
+  }
+
+  // --- What comes --------------------------------------------------------------------------------------------------
+
+  function receive(from: Link, data: string | ArrayBuffer) {
+    from.heard = now();
+    const frame = typeof data === "string" ? data : new Uint8Array(data);
+    if (!fits(0, frame)) {
+      shut(from, 4009, "message too large", 1009);
+      return;
+    }
+    /** A part of it, by what the engine counts in. */
+    const part = (from: number, to?: number): Wire => frame.slice(from, to);
+    const text = frame === data ? 1 : 0;
+    let kind = MORE;
+    for (let size = GLANCE; kind === MORE; size = MAX_HEAD) {
+      kind = wasm.receive(life, write(part(0, size)), frame.length <= size ? 1 : 0, text, from.heard);
+    }
+    if (!kind) return;
+    const [low, high, nameEnd, at] = words();
+    if (kind >= MALFORMED) {
+      const length = words()[1]!;
+      const why = decoder.decode(bytes(low!, length));
+      report(failure("malformed_frame", `a frame of length ${frame.length} was dropped: ${why}`));
+      if (kind > MALFORMED) shut(from, 4008, "malformed frames", 1008);
+      return;
+    }
+    const payload = part(at!);
+    if (kind === REPLY) {
+      const { resolve, reject } = take(low!);
+      try {
+        resolve!(codec.decode(payload));
+      } catch (error) {
+        reject!(error);
+      }
+      return;
+    }
+    const head = part(0, nameEnd);
+    const name = typeof head === "string" ? head : decoder.decode(head);
+    const handle = () => {
+      try {
+        const wanted = low! + high! > 0;
+        routes.dispatch(name, codec.decode(payload), wanted ? (value) => reply(from, name, low!, high!, value) : undefined);
+      } catch (error) {
+        report(error);
+      }
+    };
+    if (from.held) from.held.push(handle);
+    else handle();
+  }
+
+  function reply(to: Link, name: string, low: number, high: number, value: any) {
+    // Nobody waits for it any more.
+    if (!isOpen(to)) return;
+    try {
+      const payload = codec.encode(value);
+      const head = wasm.reply(life, write(name), low, high, payload.length ? 0 : 1);
+      if (!fits(head, payload)) throw tooLarge(name);
+      send(to, head, payload);
+    } catch (error) {
+      report(error);
+    }
+  }
+
+  // --- Errors ------------------------------------------------------------------------------------------------------
+
+  /** Whether a message of this head is within the limit. */
+  function fits(head: number, payload: Wire): boolean {
+    const most = maxMessageSize - head;
+    if (typeof payload !== "string") return payload.length <= most;
+    return payload.length * 3 <= most || encoder.encode(payload).length <= most;
+  }
+
+  function tooLarge(name: string): EtpError {
+    return failure("message_too_large", `the message of ${shown(name)} is larger than maxMessageSize (${maxMessageSize})`);
+  }
+
+  function full(): EtpError {
+    return failure("outbox_full", `${queue} events wait already while the client is away (queue)`);
+  }
+
+  function tooMany(): EtpError {
+    return failure("too_many_acks", `${maxPendingAcks} calls wait already (maxPendingAcks)`);
+  }
+
+  function gone(): EtpError {
+    const error = failure("connection_closed", last ? `the connection is closed: ${last.code} ${last.reason}` : "the client is not connected");
+    error.closeCode = last?.code;
+    error.closeReason = last?.reason;
+    return error;
+  }
+
+  return { connect, close, state, push, ask, drain: () => drain() };
+}
+
+function silence(socket: WebSocket) {
+  socket.onopen = socket.onmessage = socket.onclose = null;
+  // An emitter of Node throws what nobody listens for.
+  socket.onerror = () => {};
+}

@@ -1,0 +1,14 @@
+// What the build puts in: which way the engine comes, its bytes, and the same as JavaScript.
+
+declare module "etp-ws-client-module" {
+  export function instantiate(): import("./engine.js").Exports;
+}
+
+declare module "etp-ws-client-bytes" {
+  const hex: string;
+  export default hex;
+}
+
+declare module "etp-ws-client-wasm2js" {
+  export default function instantiate(): import("./engine.js").Exports;
+}

@@ -1,0 +1,94 @@
+// Handlers, callbacks, middleware and iterators: who an event goes to.
+
+import { checkFunction, EtpError, failure, invalidOption, shown } from "./error.js";
+import { type Event, Events } from "./events.js";
+
+export type Handler = (data: any) => unknown;
+export type Middleware = (event: Event, next: () => Promise<any>) => any;
+type Callback = (...args: any[]) => any;
+
+export function failed(what: string, error: unknown): EtpError {
+  return failure("handler_failed", `${what} failed: ${shown(error)}`, error);
+}
+
+export class Routes {
+  readonly handlers = new Map<string, Handler>();
+  readonly callbacks = new Map<string, Callback>();
+  readonly middleware: Middleware[] = [];
+  readonly iterators = new Set<Events>();
+
+  events(name: string | undefined, buffer: number): Events {
+    if (!(Number.isInteger(buffer) && buffer > 0)) throw invalidOption("buffer", buffer, "a whole number from 1");
+    const events: Events = new Events(name, buffer, () => this.iterators.delete(events));
+    this.iterators.add(events);
+    return events;
+  }
+
+  /** Calls `onError`, or logs. */
+  async report(error: unknown): Promise<void> {
+    try {
+      await (this.callbacks.get("onError") ?? console.error)(error);
+    } catch (another) {
+      console.error(error, failed("onError", another));
+    }
+  }
+
+  /** Calls a callback, if there is one; it may fail. */
+  async call(name: string, argument: unknown): Promise<void> {
+    try {
+      await this.callbacks.get(name)?.(argument);
+    } catch (error) {
+      throw failed(name, error);
+    }
+  }
+
+  /** Hands an event on. `reply` takes what its handler returns, where that is wanted. */
+  dispatch(name: string, data: any, reply?: (value: any) => void) {
+    let taken = false;
+    for (const one of this.iterators) taken = one.push({ name, data }) || taken;
+    const unknown = this.callbacks.get("onUnknownEvent");
+    const handler = this.handlers.get(name) ?? (unknown && ((data) => unknown(name, data)));
+    if (!handler) {
+      if (reply || !taken) this.report(failure("no_handler", `event ${shown(name)} has no handler`));
+      return;
+    }
+    const wrong = (error: unknown) => this.report(failed(`the handler of event ${shown(name)}`, error));
+    const event = { name, data };
+    // The first middleware that was added is the outermost.
+    const through = (index: number): any => {
+      const middleware = this.middleware[index];
+      if (!middleware) return handler(event.data);
+      let called = false;
+      let over = false;
+      const outcome = middleware(event, () => {
+        const next = (async () => {
+          if (called) throw new Error("next() was called twice");
+          called = true;
+          return through(index + 1);
+        })();
+        // Who does not wait for it is not told; somebody has to be.
+        next.catch((error) => void (over && wrong(error)));
+        return next;
+      });
+      if (typeof outcome?.finally === "function") outcome.finally(() => (over = true)).catch(() => {});
+      else over = true;
+      return outcome;
+    };
+    try {
+      const result = through(0);
+      if (typeof result?.then === "function") result.then(reply, wrong);
+      else reply?.(result);
+    } catch (error) {
+      wrong(error);
+    }
+  }
+}
+
+/** Puts something into a table; answers what takes it out again. */
+export function put<V>(table: Map<string, V>, name: string, value: V): () => void {
+  checkFunction(value, name);
+  table.set(name, value);
+  return () => {
+    if (table.get(name) === value) table.delete(name);
+  };
+}

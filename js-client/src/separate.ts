@@ -1,0 +1,2 @@
+export { load } from "./engine/separate.js";
+export * from "./index.js";

@@ -1,0 +1,7 @@
+export * from "./index.js";
+
+/**
+ * Loads `etp-ws-client.wasm`, before the first client is made: from its URL, from what `fetch` gave, or from its bytes.
+ * @throws EtpError `unsupported_platform`; or what `fetch` throws
+ */
+export function load(source: string | URL | Response | Uint8Array | object | Promise<Response | object>): Promise<void>;
