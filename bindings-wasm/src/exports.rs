@@ -1,12 +1,11 @@
-//! What JavaScript calls. Numbers in and out; texts and further numbers through one block of memory at [`block`].
+//! What JavaScript calls. Numbers in and out; texts and further numbers through one block of memory at [`etp_block`].
 //!
-//! A client is a pointer that [`create`] gave and [`destroy`] takes: JavaScript keeps it in a private field, uses it no more
+//! A client is a pointer that [`etp_create`] gave and [`etp_destroy`] takes: JavaScript keeps it in a private field, uses it no more
 //! afterwards, and has one thread.
 #![allow(unsafe_code, reason = "exported symbols, the block of memory and clients by pointer")]
 
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
-use core::time::Duration;
 
 use etp_ws::protocol::{Backoff, QueueId, Time, frame};
 use lol_alloc::{AssumeSingleThreaded, FreeListAllocator};
@@ -45,7 +44,7 @@ static BLOCK: Shared = Shared(UnsafeCell::new(Block {
 
 /// Where the block lies: four words, then the text.
 #[unsafe(no_mangle)]
-extern "C" fn block() -> usize {
+extern "C" fn etp_block() -> usize {
     BLOCK.0.get() as usize
 }
 
@@ -71,16 +70,12 @@ fn answer_wide(index: usize, value: u64) {
 }
 
 fn life<'a>(client: usize) -> &'a mut Life {
-    // SAFETY: `create` gave it, and this module calls nobody who could use it meanwhile.
+    // SAFETY: `etp_create` gave it, and this module calls nobody who could use it meanwhile.
     unsafe { &mut *(client as *mut Life) }
 }
 
 fn time(now: f64) -> Time {
     Time::from_millis(now as u64)
-}
-
-fn millis(millis: u32) -> Duration {
-    Duration::from_millis(millis.into())
 }
 
 fn wide(low: u32, high: u32) -> u64 {
@@ -89,7 +84,7 @@ fn wide(low: u32, high: u32) -> u64 {
 
 /// Makes a client that has begun to dial. Times are in milliseconds.
 #[unsafe(no_mangle)]
-extern "C" fn create(
+extern "C" fn etp_create(
     queue: u32,
     max_pending_acks: u32,
     reconnect: bool,
@@ -101,56 +96,56 @@ extern "C" fn create(
         queue: queue as usize,
         max_pending_acks: max_pending_acks as usize,
         reconnect,
-        backoff: Backoff::new(millis(base), millis(cap), millis(reset_after)),
+        backoff: Backoff::from_millis(base.into(), cap.into(), reset_after.into()),
     };
     Box::into_raw(Box::new(Life::new(options))) as usize
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn destroy(client: usize) {
-    // SAFETY: it came from `create`, and is used no more.
+extern "C" fn etp_destroy(client: usize) {
+    // SAFETY: it came from `etp_create`, and is used no more.
     drop(unsafe { Box::from_raw(client as *mut Life) });
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn state(client: usize) -> u32 {
+extern "C" fn etp_state(client: usize) -> u32 {
     life(client).state() as u32
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn opened(client: usize, now: f64) {
+extern "C" fn etp_opened(client: usize, now: f64) {
     life(client).opened(time(now));
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn closing(client: usize) {
+extern "C" fn etp_closing(client: usize) {
     life(client).closing();
 }
 
 /// `reason` is text of that many bytes.
 #[unsafe(no_mangle)]
-extern "C" fn lost(client: usize, code: u32, reason: usize, own: bool, now: f64) -> bool {
+extern "C" fn etp_lost(client: usize, code: u32, reason: usize, own: bool, now: f64) -> bool {
     life(client).lost(code as u16, name(reason), own, time(now))
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn comes_back(client: usize) {
+extern "C" fn etp_comes_back(client: usize) {
     life(client).comes_back();
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn end(client: usize) {
+extern "C" fn etp_end(client: usize) {
     life(client).end();
 }
 
 /// `random` is of 0 to 1.
 #[unsafe(no_mangle)]
-extern "C" fn delay(client: usize, random: f64) -> f64 {
+extern "C" fn etp_delay(client: usize, random: f64) -> f64 {
     const WHOLE: f64 = (1_u64 << 53) as f64;
-    life(client).delay((random * WHOLE) as u64).as_millis() as u64 as f64
+    life(client).delay((random * WHOLE) as u64) as f64
 }
 
-/// The length of a head, written to where [`head`] says; or what came of it instead.
+/// The length of a head, written to where [`etp_head`] says; or what came of it instead.
 fn pushed(client: usize, push: Push) -> i32 {
     match push {
         Push::Send => head_len(client),
@@ -171,18 +166,18 @@ fn head_len(client: usize) -> i32 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn head(client: usize) -> usize {
+extern "C" fn etp_head(client: usize) -> usize {
     life(client).head.as_ptr() as usize
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn emit(client: usize, len: usize, slot: u32, first: bool) -> i32 {
+extern "C" fn etp_emit(client: usize, len: usize, slot: u32, first: bool) -> i32 {
     pushed(client, life(client).emit(name(len), slot, first))
 }
 
 /// The id of the call, or of its place in the queue, is in the first two words.
 #[unsafe(no_mangle)]
-extern "C" fn ask(client: usize, len: usize, slot: u32, timeout: u32, first: bool, now: f64) -> i32 {
+extern "C" fn etp_ask(client: usize, len: usize, slot: u32, timeout: u32, first: bool, now: f64) -> i32 {
     let life = life(client);
     let push = life.ask(name(len), slot, timeout, first, time(now));
     if push == Push::Send {
@@ -193,7 +188,7 @@ extern "C" fn ask(client: usize, len: usize, slot: u32, timeout: u32, first: boo
 
 /// The id of a call is in the first two words, 0 of a plain event; its slot in the third. 0: all are sent.
 #[unsafe(no_mangle)]
-extern "C" fn next(client: usize, now: f64) -> i32 {
+extern "C" fn etp_next(client: usize, now: f64) -> i32 {
     match life(client).next(time(now)) {
         None => 0,
         Some((slot, id)) => {
@@ -205,7 +200,7 @@ extern "C" fn next(client: usize, now: f64) -> i32 {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn cancel(client: usize, low: u32, high: u32, queued: bool) {
+extern "C" fn etp_cancel(client: usize, low: u32, high: u32, queued: bool) {
     let id = wide(low, high);
     if queued {
         life(client).cancel_queued(QueueId::from_number(id));
@@ -215,7 +210,7 @@ extern "C" fn cancel(client: usize, low: u32, high: u32, queued: bool) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn reply(client: usize, len: usize, low: u32, high: u32, empty: bool) -> i32 {
+extern "C" fn etp_reply(client: usize, len: usize, low: u32, high: u32, empty: bool) -> i32 {
     life(client).reply(name(len), wide(low, high), empty);
     head_len(client)
 }
@@ -225,7 +220,7 @@ extern "C" fn reply(client: usize, len: usize, low: u32, high: u32, empty: bool)
 /// where the text about
 /// the defect lies in the first, its length in the second.
 #[unsafe(no_mangle)]
-extern "C" fn receive(client: usize, len: usize, complete: bool, is_text: bool, now: f64) -> u32 {
+extern "C" fn etp_receive(client: usize, len: usize, complete: bool, is_text: bool, now: f64) -> u32 {
     match life(client).receive(text(len), complete, is_text, time(now)) {
         Received::Nothing => 0,
         Received::More => 1,
@@ -250,13 +245,13 @@ extern "C" fn receive(client: usize, len: usize, complete: bool, is_text: bool, 
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn expire(client: usize, now: f64) {
+extern "C" fn etp_expire(client: usize, now: f64) {
     life(client).expire(time(now));
 }
 
 /// Infinite while nothing waits.
 #[unsafe(no_mangle)]
-extern "C" fn deadline(client: usize) -> f64 {
+extern "C" fn etp_deadline(client: usize) -> f64 {
     life(client)
         .deadline()
         .map_or(f64::INFINITY, |at| at.as_millis() as f64)
@@ -264,7 +259,7 @@ extern "C" fn deadline(client: usize) -> f64 {
 
 /// A call that has ended without a reply, or 0; how it ended is in the first word.
 #[unsafe(no_mangle)]
-extern "C" fn ended(client: usize) -> u32 {
+extern "C" fn etp_ended(client: usize) -> u32 {
     let Some((slot, how)) = life(client).next_ended() else {
         return 0;
     };
@@ -274,6 +269,6 @@ extern "C" fn ended(client: usize) -> u32 {
 
 /// Whether that is no name of an event.
 #[unsafe(no_mangle)]
-extern "C" fn check(len: usize) -> bool {
+extern "C" fn etp_check(len: usize) -> bool {
     frame::check_name(name(len)).is_err()
 }

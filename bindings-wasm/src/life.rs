@@ -1,7 +1,6 @@
 //! A client's life: the connection of the moment, what waits for the next, and whether there is one.
 
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use etp_ws::protocol::frame::{self, NameDefect};
 use etp_ws::protocol::{Backoff, Defect, Limits, Queue, QueueId, Session, Time, session, should_reconnect};
@@ -187,9 +186,9 @@ impl Life {
     /// The connection has ended: its calls end. Answers whether the client comes back, by the usual rule.
     pub fn lost(&mut self, code: u16, reason: &str, own: bool, now: Time) -> bool {
         self.open = false;
-        let ended = &mut self.ended;
-        self.session.close(|slot| ended.push((slot, Ended::Lost)));
-        self.backoff.alive(self.began.until(now));
+        self.end_calls();
+        self.backoff
+            .alive_millis(now.as_millis().saturating_sub(self.began.as_millis()));
         self.reconnect && self.state != State::Connecting && should_reconnect(code, reason, own)
     }
 
@@ -202,15 +201,14 @@ impl Life {
     pub fn end(&mut self) {
         self.state = State::Closed;
         self.open = false;
+        self.end_calls();
         let ended = &mut self.ended;
-        let mut lost = |slot| ended.push((slot, Ended::Lost));
-        self.session.close(&mut lost);
-        self.queue.close(lost);
+        self.queue.close(|slot| ended.push((slot, Ended::Lost)));
     }
 
-    /// How long to wait until the next dial; counts it as an attempt.
-    pub fn delay(&mut self, random: u64) -> Duration {
-        self.backoff.next_delay(random)
+    /// How many milliseconds to wait until the next dial; counts it as an attempt.
+    pub fn delay(&mut self, random: u64) -> u64 {
+        self.backoff.next_delay_millis(random)
     }
 
     // --- Events ----------------------------------------------------------------------------------------------------
@@ -320,6 +318,13 @@ impl Life {
     }
 
     // --- Within ----------------------------------------------------------------------------------------------------
+
+    /// One function, as size is what counts here.
+    #[inline(never)]
+    fn end_calls(&mut self) {
+        let ended = &mut self.ended;
+        self.session.close(|slot| ended.push((slot, Ended::Lost)));
+    }
 
     fn takes(&self, first: bool) -> bool {
         self.open && (self.flushed || first || !self.queues)

@@ -6,10 +6,10 @@ import { checkFunction, type EtpError, invalidOption } from "./error.js";
 import type { Events } from "./events.js";
 import { type AckOptions, checkName, type Life, live } from "./life.js";
 import { checkOptions, type End } from "./options.js";
-import { type Handler, type Middleware, put, Routes } from "./routes.js";
+import { type Handler, type Middleware, put, routing } from "./routes.js";
 
 export class Client {
-  readonly #routes = new Routes();
+  readonly #routes = routing();
   readonly #life: Life;
 
   constructor(url: Dialled, options: object = {}) {
@@ -56,13 +56,13 @@ export class Client {
 
   use(middleware: Middleware): this {
     checkFunction(middleware, "middleware");
-    this.#routes.middleware.push(middleware);
+    this.#routes.chain.push(middleware);
     return this;
   }
 
   events(name?: string | { buffer?: number }, options?: { buffer?: number }): Events {
     if (typeof name === "object") return this.events(undefined, name);
-    return this.#routes.events(name, options?.buffer ?? 1024);
+    return this.#routes.iterate(name, options?.buffer ?? 1024);
   }
 
   get state() {

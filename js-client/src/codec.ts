@@ -29,13 +29,15 @@ function toBytes(payload: Wire): Uint8Array {
   return typeof payload === "string" ? encoder.encode(payload) : payload;
 }
 
-/** Text and bytes as they are sent: in a text message where they can be. */
-function toWire(value: any): Wire {
-  if (isText(value)) return value;
-  let bytes: Uint8Array;
-  if (ArrayBuffer.isView(value)) bytes = new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
-  else if (value instanceof ArrayBuffer) bytes = new Uint8Array(value);
-  else throw invalid(`a payload is to be text without lone surrogates, or bytes, not ${shown(value)}`);
+const TEXT = "a string without lone surrogates";
+const BYTES = "bytes";
+
+/** A value as it is sent: bytes in a text message too, where they can be. */
+function toWire(value: any, kinds: string): Wire {
+  if (kinds !== BYTES && isText(value)) return value;
+  const view = value instanceof ArrayBuffer ? new Uint8Array(value) : value;
+  if (kinds === TEXT || !ArrayBuffer.isView(view)) throw invalid(`a payload is to be ${kinds}, not ${shown(value)}`);
+  const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
   try {
     return decoder.decode(bytes);
   } catch {
@@ -47,35 +49,24 @@ function tried<T>(f: () => T): T {
   try {
     return f();
   } catch (error) {
-    throw invalid(`a payload can't be encoded or decoded: ${shown(error)}`, error);
+    throw invalid(`the codec failed: ${shown(error)}`, error);
   }
 }
 
 const named: Record<string, Codec> = {
   text: {
-    encode(value) {
-      if (value == null) return "";
-      if (isText(value)) return value;
-      throw invalid(`codec "text" takes text without lone surrogates, or nothing, not ${shown(value)}`);
-    },
+    encode: (value) => (value == null ? "" : toWire(value, TEXT)),
     decode: toText,
   },
   json: {
-    encode(value) {
-      const text = value === undefined ? "" : tried(() => JSON.stringify(value));
-      if (text === undefined) throw invalid(`codec "json" can't encode ${typeof value}`);
-      return text;
-    },
+    encode: (value) => (value === undefined ? "" : toWire(tried(() => JSON.stringify(value)) ?? value, "JSON")),
     decode(payload) {
       const text = toText(payload);
-      return text === "" ? undefined : tried(() => JSON.parse(text));
+      return text ? tried(() => JSON.parse(text)) : undefined;
     },
   },
   bytes: {
-    encode(value) {
-      if (typeof value === "string") throw invalid('codec "bytes" takes bytes or nothing, not a string');
-      return value == null ? "" : toWire(value);
-    },
+    encode: (value) => (value == null ? "" : toWire(value, BYTES)),
     decode: toBytes,
   },
 };
@@ -85,7 +76,7 @@ export function codecOf(option: any = "text"): Codec {
   if (Array.isArray(option) && option.length === 2 && option.every((f) => typeof f === "function")) {
     const [encode, decode] = option;
     return {
-      encode: (value) => (value === undefined ? "" : toWire(tried(() => encode(value)))),
+      encode: (value) => (value === undefined ? "" : toWire(tried(() => encode(value)), `${TEXT}, or ${BYTES}`)),
       decode: (payload) => (payload.length ? tried(() => decode(toBytes(payload))) : undefined),
     };
   }

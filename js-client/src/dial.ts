@@ -7,7 +7,7 @@ import type { Options } from "./options.js";
 export type Dialled = string | URL | (() => string | URL | Promise<string | URL>);
 
 const HIDDEN =
-  "a browser does not say why: the server can't be reached, its certificate is not trusted, it refused the handshake (origin, token), or this page's Content-Security-Policy (connect-src) forbids it";
+  "a browser does not say why (no server, its certificate, a refused handshake, this page's Content-Security-Policy)";
 
 export function refused(socket: WebSocket, cause: unknown) {
   const [shownUrl] = socket.url.split(/[?#]/);
@@ -37,7 +37,6 @@ export async function dial(url: Dialled, { auth, WebSocket = globalThis.WebSocke
   try {
     const target = new URL(given as string, globalThis.location?.href);
     target.protocol = target.protocol.replace("http", "ws");
-    target.hash = "";
     const socket = new WebSocket(target, protocols);
     socket.binaryType = "arraybuffer";
     return socket;

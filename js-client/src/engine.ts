@@ -5,27 +5,27 @@ import { instantiate } from "etp-ws-client-module";
 /** What `bindings-wasm/src/exports.rs` exports, where each is explained. */
 export interface Exports {
   memory: WebAssembly.Memory;
-  block(): number;
-  create(queue: number, acks: number, reconnect: number, base: number, cap: number, resetAfter: number): number;
-  destroy(life: number): void;
-  state(life: number): number;
-  opened(life: number, now: number): void;
-  closing(life: number): void;
-  lost(life: number, code: number, reason: number, own: number, now: number): number;
-  comes_back(life: number): void;
-  end(life: number): void;
-  delay(life: number, random: number): number;
-  head(life: number): number;
-  emit(life: number, name: number, slot: number, first: number): number;
-  ask(life: number, name: number, slot: number, timeout: number, first: number, now: number): number;
-  next(life: number, now: number): number;
-  cancel(life: number, low: number, high: number, queued: number): void;
-  reply(life: number, name: number, low: number, high: number, empty: number): number;
-  receive(life: number, head: number, complete: number, isText: number, now: number): number;
-  expire(life: number, now: number): void;
-  deadline(life: number): number;
-  ended(life: number): number;
-  check(name: number): number;
+  etp_block(): number;
+  etp_create(queue: number, acks: number, reconnect: number, base: number, cap: number, resetAfter: number): number;
+  etp_destroy(life: number): void;
+  etp_state(life: number): number;
+  etp_opened(life: number, now: number): void;
+  etp_closing(life: number): void;
+  etp_lost(life: number, code: number, reason: number, own: number, now: number): number;
+  etp_comes_back(life: number): void;
+  etp_end(life: number): void;
+  etp_delay(life: number, random: number): number;
+  etp_head(life: number): number;
+  etp_emit(life: number, name: number, slot: number, first: number): number;
+  etp_ask(life: number, name: number, slot: number, timeout: number, first: number, now: number): number;
+  etp_next(life: number, now: number): number;
+  etp_cancel(life: number, low: number, high: number, queued: number): void;
+  etp_reply(life: number, name: number, low: number, high: number, empty: number): number;
+  etp_receive(life: number, head: number, complete: number, isText: number, now: number): number;
+  etp_expire(life: number, now: number): void;
+  etp_deadline(life: number): number;
+  etp_ended(life: number): number;
+  etp_check(name: number): number;
 }
 
 /** How many bytes of the block are text: UTF-8 of the longest head, whatever its letters. */
@@ -55,7 +55,7 @@ export function start() {
 function look() {
   const { buffer } = wasm.memory;
   if (memory?.buffer === buffer) return;
-  const block = wasm.block();
+  const block = wasm.etp_block();
   memory = new Uint8Array(buffer);
   numbers = new Uint32Array(buffer, block, WORDS / 4);
   text = new Uint8Array(buffer, block + WORDS, TEXT);

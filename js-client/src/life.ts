@@ -40,9 +40,6 @@ const GLANCE = 64;
 
 const OPEN = 1;
 
-/** The longest time that a timer holds. */
-const LONGEST = 2 ** 31 - 1;
-
 /** How often an outbox that has to empty is looked at, as no browser tells. */
 const LOOK = 20;
 
@@ -78,18 +75,18 @@ interface Link {
 }
 
 export function checkName(name: string) {
-  if (!isText(name) || wasm.check(write(name))) throw badName(name);
+  if (!isText(name) || wasm.etp_check(write(name))) throw badName(name);
 }
 
 function badName(name: string): EtpError {
   return failure(
     "invalid_event",
-    `${shown(name)} is no name of an event: 1 to 256 bytes of UTF-8, no "||" in it, no "|" at its end, not beginning with "__ack_" or "__etp"`,
+    `${shown(name)} is no event's name: 1 to 256 bytes, no "||", no "|" at its end, not beginning with "__ack_" or "__etp"`,
   );
 }
 
 /** What a client is from `connect` on. */
-export function live(url: Dialled, options: Options, routes: Routes) {
+export function live(url: Dialled, options: Options, { iterators, report, call, dispatch }: Routes) {
   const { codec, ackTimeout, dialTimeout, closeTimeout, queue, maxMessageSize, maxOutbox, maxPendingAcks } = options;
   const { reconnect, shouldReconnect, probe } = options;
   /** The engine's client, and where it writes heads; 0 while this is closed. */
@@ -117,14 +114,14 @@ export function live(url: Dialled, options: Options, routes: Routes) {
 
   // --- Life --------------------------------------------------------------------------------------------------------
 
-  const state = () => STATES[life && wasm.state(life)]!;
+  const state = () => STATES[life && wasm.etp_state(life)]!;
 
   async function connect(signal: AbortSignal | undefined): Promise<void> {
     signal?.throwIfAborted();
-    if (life) throw failure("invalid_state", `this client is ${closing ? "still closing" : `${state()} already`}`);
+    if (life) throw failure("invalid_state", `this client is not closed yet, but ${state()}`);
     const { base = 0, cap = 0, resetAfter = 0 } = reconnect ?? {};
-    life = wasm.create(queue, maxPendingAcks, reconnect ? 1 : 0, base, cap, resetAfter);
-    headAt = wasm.head(life);
+    life = wasm.etp_create(queue, maxPendingAcks, reconnect ? 1 : 0, base, cap, resetAfter);
+    headAt = wasm.etp_head(life);
     closing = false;
     over = new Promise((resolve) => {
       finished = resolve;
@@ -151,7 +148,7 @@ export function live(url: Dialled, options: Options, routes: Routes) {
     if (!life) return;
     if (link) shut(link, code, reason);
     closing = true;
-    interrupt(failure("connection_closed", "the client was closed while it connected"));
+    interrupt(gone());
     // Closing in `onDisconnect` does not wait for itself.
     if (!telling) await over;
   }
@@ -198,7 +195,7 @@ export function live(url: Dialled, options: Options, routes: Routes) {
     return new Promise((resolve, reject) => {
       let cause: unknown;
       socket.onopen = () => {
-        wasm.opened(life, now());
+        wasm.etp_opened(life, now());
         link = opening;
         resolve();
       };
@@ -225,14 +222,14 @@ export function live(url: Dialled, options: Options, routes: Routes) {
       },
     };
     let error: unknown;
-    await until(routes.call("onConnect", conn).catch((failed) => (error = failed)));
+    await until(call("onConnect", conn).catch((failed) => (error = failed)));
     if (error) {
-      routes.report(error);
+      report(error);
       shut(to, 4011, "onConnect failed", 1011);
       throw failure("connect_failed", "onConnect failed", error);
     }
     while (isOpen(to)) {
-      const head = wasm.next(life, now());
+      const head = wasm.etp_next(life, now());
       settle();
       if (!head) {
         arm();
@@ -264,22 +261,22 @@ export function live(url: Dialled, options: Options, routes: Routes) {
     try {
       to.socket!.close(code, reason);
     } catch (error) {
-      throw failure("invalid_option", `a script may close with 1000 or 3000 to 4999, and a reason of at most 123 bytes: ${shown(error)}`);
+      throw failure("invalid_option", `a script may close with 1000 or 3000 to 4999 and at most 123 bytes: ${shown(error)}`);
     }
-    wasm.closing(life);
+    wasm.etp_closing(life);
     to.means = means;
     clearTimeout(to.timer);
-    to.timer = setTimeout(lost, closeTimeout, to, 1006, reason, false);
+    to.timer = setTimeout(lost, closeTimeout, to, 1006, reason);
   }
 
   /** A connection has ended. */
-  async function lost(from: Link, code: number, reason: string, clean: boolean): Promise<void> {
+  async function lost(from: Link, code: number, reason: string, clean = false): Promise<void> {
     if (from.over) return;
     from.over = true;
     silence(from.socket!);
     clearTimeout(from.timer);
     code = from.means ?? code;
-    const usual = wasm.lost(life, code, write(reason), closing ? 1 : 0, now());
+    const usual = wasm.etp_lost(life, code, write(reason), closing ? 1 : 0, now());
     link = undefined;
     const end = { code, reason, clean, normal: code === 1000, willReconnect: usual === RETURN };
     last = end;
@@ -288,15 +285,15 @@ export function live(url: Dialled, options: Options, routes: Routes) {
       try {
         end.willReconnect = Boolean(shouldReconnect({ ...end }));
       } catch (error) {
-        routes.report(failed("shouldReconnect", error));
+        report(failed("shouldReconnect", error));
       }
     }
-    if (end.willReconnect) wasm.comes_back(life);
-    else wasm.end(life);
+    if (end.willReconnect) wasm.etp_comes_back(life);
+    else wasm.etp_end(life);
     settle();
-    interrupt(failure("connect_failed", `the connection was closed while onConnect ran: ${code} ${reason}`));
+    interrupt(failure("connect_failed", `closed while onConnect ran: ${code} ${reason}`));
     telling = true;
-    await routes.call("onDisconnect", end).catch(report);
+    await call("onDisconnect", end).catch(report);
     telling = false;
     if (end.willReconnect && !closing) comeBack();
     else finish();
@@ -309,7 +306,7 @@ export function live(url: Dialled, options: Options, routes: Routes) {
       await until(
         new Promise<void>((resolve) => {
           hurry = resolve;
-          pause = setTimeout(resolve, Math.min(LONGEST, wasm.delay(life, Math.random())));
+          pause = setTimeout(resolve, wasm.etp_delay(life, Math.random()));
         }),
       );
       hurry = undefined;
@@ -326,20 +323,16 @@ export function live(url: Dialled, options: Options, routes: Routes) {
   /** The end: nothing of it is left. */
   function finish() {
     hurry = undefined;
-    wasm.end(life);
+    wasm.etp_end(life);
     settle();
     clearTimeout(timer);
     timerAt = Infinity;
-    wasm.destroy(life);
+    wasm.etp_destroy(life);
     life = 0;
     waiting.clear();
     listen("removeEventListener");
-    for (const one of routes.iterators) one.end();
+    for (const one of iterators) one.finish();
     finished();
-  }
-
-  function report(error: unknown) {
-    routes.report(error);
   }
 
   // --- Liveness ----------------------------------------------------------------------------------------------------
@@ -361,7 +354,7 @@ export function live(url: Dialled, options: Options, routes: Routes) {
     if (!probe || !isOpen(at)) return;
     clearTimeout(at.timer);
     const silence = at.heard + probe.interval - now();
-    at.timer = setTimeout(silence > 0 ? watch : look, Math.min(LONGEST, silence), at);
+    at.timer = setTimeout(silence > 0 ? watch : look, silence, at);
   }
 
   /** Asks whether anybody is there. */
@@ -374,7 +367,7 @@ export function live(url: Dialled, options: Options, routes: Routes) {
     } catch (error) {
       if ((error as EtpError).code === "ack_timeout" && at.heard < asked) {
         at.socket!.close(4000, "probe timeout");
-        lost(at, 1006, "probe timeout", false);
+        lost(at, 1006, "probe timeout");
       }
     }
     at.probing = false;
@@ -396,23 +389,23 @@ export function live(url: Dialled, options: Options, routes: Routes) {
   }
 
   /** Sends an event, or lets it wait. `only`: on this connection, ahead of what waits. */
-  function push(name: string, data: any, only = first, call?: Waiting, timeout = 0) {
+  function push(name: string, data: any, only = first, calling?: Waiting, timeout = 0) {
     const payload = codec.encode(data);
     if (!isText(name)) throw badName(name);
     const length = write(name);
     if (!fits(length + 5, payload)) throw tooLarge(name);
     if (!life || (only && only !== link)) throw gone();
-    if (link && !isOpen(link)) wasm.closing(life);
+    if (link && !isOpen(link)) wasm.etp_closing(life);
     if (link && link.socket!.bufferedAmount + length + payload.length > maxOutbox) {
-      throw failure("outbox_full", `more than maxOutbox (${maxOutbox}) bytes would wait: await drain()`);
+      throw failure("outbox_full", `more than maxOutbox (${maxOutbox}) would wait: await drain()`);
     }
     const slot = ++lastSlot;
     const ahead = only ? 1 : 0;
-    const head = call ? wasm.ask(life, length, slot, timeout, ahead, now()) : wasm.emit(life, length, slot, ahead);
+    const head = calling ? wasm.etp_ask(life, length, slot, timeout, ahead, now()) : wasm.etp_emit(life, length, slot, ahead);
     if (head < 0) throw head === CLOSED ? gone() : head === FULL ? full() : head === TOO_MANY_ACKS ? tooMany() : badName(name);
-    if (call || !head) {
+    if (calling || !head) {
       const [low, high] = words();
-      const one: Waiting = call ?? { name };
+      const one: Waiting = calling ?? { name };
       one.low = low!;
       one.high = high!;
       one.queued = !head;
@@ -468,12 +461,12 @@ export function live(url: Dialled, options: Options, routes: Routes) {
   /** The caller has given up. */
   function cancel(slot: number) {
     const { low, high, queued } = take(slot);
-    wasm.cancel(life, low!, high!, queued ? 1 : 0);
+    wasm.etp_cancel(life, low!, high!, queued ? 1 : 0);
   }
 
   /** Tells the calls that have ended without a reply. */
   function settle() {
-    for (let slot = wasm.ended(life); slot; slot = wasm.ended(life)) {
+    for (let slot = wasm.etp_ended(life); slot; slot = wasm.etp_ended(life)) {
       const [how] = words();
       const why = how === TIMED_OUT ? failure("ack_timeout", "no reply by the deadline") : how === LOST ? gone() : tooMany();
       take(slot).reject!(why);
@@ -482,16 +475,16 @@ export function live(url: Dialled, options: Options, routes: Routes) {
 
   /** Sets the timer to the next deadline, where that is sooner. */
   function arm() {
-    const at = wasm.deadline(life);
+    const at = wasm.etp_deadline(life);
     if (at >= timerAt) return;
     clearTimeout(timer);
     timerAt = at;
-    timer = setTimeout(expire, Math.min(LONGEST, at - now()));
+    timer = setTimeout(expire, at - now());
   }
 
   function expire() {
     timerAt = Infinity;
-    wasm.expire(life, now());
+    wasm.etp_expire(life, now());
     settle();
     arm();
   }
@@ -510,7 +503,7 @@ export function live(url: Dialled, options: Options, routes: Routes) {
     const text = frame === data ? 1 : 0;
     let kind = MORE;
     for (let size = GLANCE; kind === MORE; size = MAX_HEAD) {
-      kind = wasm.receive(life, write(part(0, size)), frame.length <= size ? 1 : 0, text, from.heard);
+      kind = wasm.etp_receive(life, write(part(0, size)), frame.length <= size ? 1 : 0, text, from.heard);
     }
     if (!kind) return;
     const [low, high, nameEnd, at] = words();
@@ -536,7 +529,7 @@ export function live(url: Dialled, options: Options, routes: Routes) {
     const handle = () => {
       try {
         const wanted = low! + high! > 0;
-        routes.dispatch(name, codec.decode(payload), wanted ? (value) => reply(from, name, low!, high!, value) : undefined);
+        dispatch(name, codec.decode(payload), wanted ? (value) => reply(from, name, low!, high!, value) : undefined);
       } catch (error) {
         report(error);
       }
@@ -550,7 +543,7 @@ export function live(url: Dialled, options: Options, routes: Routes) {
     if (!isOpen(to)) return;
     try {
       const payload = codec.encode(value);
-      const head = wasm.reply(life, write(name), low, high, payload.length ? 0 : 1);
+      const head = wasm.etp_reply(life, write(name), low, high, payload.length ? 0 : 1);
       if (!fits(head, payload)) throw tooLarge(name);
       send(to, head, payload);
     } catch (error) {
@@ -572,7 +565,7 @@ export function live(url: Dialled, options: Options, routes: Routes) {
   }
 
   function full(): EtpError {
-    return failure("outbox_full", `${queue} events wait already while the client is away (queue)`);
+    return failure("outbox_full", `${queue} events wait already (queue)`);
   }
 
   function tooMany(): EtpError {

@@ -5,8 +5,8 @@ declare module "etp-ws-client-module" {
 }
 
 declare module "etp-ws-client-bytes" {
-  const hex: string;
-  export default hex;
+  const text: string;
+  export default text;
 }
 
 declare module "etp-ws-client-wasm2js" {

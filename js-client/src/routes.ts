@@ -1,7 +1,7 @@
 // Handlers, callbacks, middleware and iterators: who an event goes to.
 
 import { checkFunction, EtpError, failure, invalidOption, shown } from "./error.js";
-import { type Event, Events } from "./events.js";
+import { type Event, type Events, events } from "./events.js";
 
 export type Handler = (data: any) => unknown;
 export type Middleware = (event: Event, next: () => Promise<any>) => any;
@@ -11,52 +11,54 @@ export function failed(what: string, error: unknown): EtpError {
   return failure("handler_failed", `${what} failed: ${shown(error)}`, error);
 }
 
-export class Routes {
-  readonly handlers = new Map<string, Handler>();
-  readonly callbacks = new Map<string, Callback>();
-  readonly middleware: Middleware[] = [];
-  readonly iterators = new Set<Events>();
+export type Routes = ReturnType<typeof routing>;
 
-  events(name: string | undefined, buffer: number): Events {
+export function routing() {
+  const handlers = new Map<string, Handler>();
+  const callbacks = new Map<string, Callback>();
+  const chain: Middleware[] = [];
+  const iterators = new Set<Events>();
+
+  function iterate(name: string | undefined, buffer: number): Events {
     if (!(Number.isInteger(buffer) && buffer > 0)) throw invalidOption("buffer", buffer, "a whole number from 1");
-    const events: Events = new Events(name, buffer, () => this.iterators.delete(events));
-    this.iterators.add(events);
-    return events;
+    const made = events(name, buffer, (one) => iterators.delete(one));
+    iterators.add(made);
+    return made;
   }
 
   /** Calls `onError`, or logs. */
-  async report(error: unknown): Promise<void> {
+  async function report(error: unknown): Promise<void> {
     try {
-      await (this.callbacks.get("onError") ?? console.error)(error);
+      await (callbacks.get("onError") ?? console.error)(error);
     } catch (another) {
       console.error(error, failed("onError", another));
     }
   }
 
   /** Calls a callback, if there is one; it may fail. */
-  async call(name: string, argument: unknown): Promise<void> {
+  async function call(name: string, argument: unknown): Promise<void> {
     try {
-      await this.callbacks.get(name)?.(argument);
+      await callbacks.get(name)?.(argument);
     } catch (error) {
       throw failed(name, error);
     }
   }
 
   /** Hands an event on. `reply` takes what its handler returns, where that is wanted. */
-  dispatch(name: string, data: any, reply?: (value: any) => void) {
+  function dispatch(name: string, data: any, reply?: (value: any) => void) {
     let taken = false;
-    for (const one of this.iterators) taken = one.push({ name, data }) || taken;
-    const unknown = this.callbacks.get("onUnknownEvent");
-    const handler = this.handlers.get(name) ?? (unknown && ((data) => unknown(name, data)));
+    for (const one of iterators) taken = one.offer({ name, data }) || taken;
+    const unknown = callbacks.get("onUnknownEvent");
+    const handler = handlers.get(name) ?? (unknown && ((data) => unknown(name, data)));
     if (!handler) {
-      if (reply || !taken) this.report(failure("no_handler", `event ${shown(name)} has no handler`));
+      if (reply || !taken) report(failure("no_handler", `event ${shown(name)} has no handler`));
       return;
     }
-    const wrong = (error: unknown) => this.report(failed(`the handler of event ${shown(name)}`, error));
+    const wrong = (error: unknown) => report(failed(`the handler of event ${shown(name)}`, error));
     const event = { name, data };
     // The first middleware that was added is the outermost.
     const through = (index: number): any => {
-      const middleware = this.middleware[index];
+      const middleware = chain[index];
       if (!middleware) return handler(event.data);
       let called = false;
       let over = false;
@@ -82,6 +84,8 @@ export class Routes {
       wrong(error);
     }
   }
+
+  return { handlers, callbacks, chain, iterators, iterate, report, call, dispatch };
 }
 
 /** Puts something into a table; answers what takes it out again. */

@@ -124,11 +124,12 @@ impl<W> Acks<W> {
     pub fn drain(&mut self, mut ended: impl FnMut(W)) {
         self.live = 0;
         self.scan.forget();
-        for slot in core::mem::take(&mut self.slots) {
-            if let Some(call) = slot.call {
+        for slot in &mut self.slots {
+            if let Some(call) = slot.call.take() {
                 ended(call.waiter);
             }
         }
+        self.slots = Vec::new();
     }
 
     /// How many calls wait.

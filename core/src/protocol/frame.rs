@@ -144,8 +144,10 @@ fn find_separator(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const TOPS: u64 = u64::from_le_bytes([0x80; 8]);
     const BARS: u64 = u64::from_le_bytes([b'|'; 8]);
+    // In a browser the plain loop below does all: it is size that counts there.
+    const SWAR: bool = cfg!(not(target_family = "wasm"));
     let mut at = 0;
-    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+    while let Some(chunk) = bytes.get(at..).filter(|_| SWAR).and_then(<[u8]>::first_chunk) {
         // A byte becomes zero where a bar stands. Subtracting one then sets its top bit; borrows can set bits only above
         // the first bar, and only the lowest bit is used.
         let zeros = u64::from_le_bytes(*chunk) ^ BARS;

@@ -157,8 +157,8 @@ impl<P, W> Queue<P, W> {
     pub fn close(&mut self, mut lost: impl FnMut(W)) {
         self.capacity = 0;
         self.live = 0;
-        for (_, event) in core::mem::take(&mut self.events) {
-            if let Some((waiter, _)) = event.and_then(|event| event.ack) {
+        for (_, event) in &mut self.events {
+            if let Some((waiter, _)) = event.take().and_then(|event| event.ack) {
                 lost(waiter);
             }
         }

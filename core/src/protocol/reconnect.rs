@@ -44,10 +44,15 @@ impl Default for Backoff {
 impl Backoff {
     /// Ceilings from `base` on, doubling up to `cap`; a connection that lives for `reset_after` starts anew.
     pub const fn new(base: Duration, cap: Duration, reset_after: Duration) -> Self {
+        Self::from_millis(millis(base), millis(cap), millis(reset_after))
+    }
+
+    /// As [`new`](Self::new), in milliseconds: what crosses into another language.
+    pub const fn from_millis(base: u64, cap: u64, reset_after: u64) -> Self {
         Self {
-            base: millis(base),
-            cap: millis(cap),
-            reset_after: millis(reset_after),
+            base,
+            cap,
+            reset_after,
             attempt: 0,
             retry_after: 0,
         }
@@ -59,9 +64,14 @@ impl Backoff {
     /// millionth for any sane cap. A `Retry-After` is waited for first and the jitter added, or the clients that a busy
     /// server has put off would all come back in the same moment.
     pub fn next_delay(&mut self, random: u64) -> Duration {
+        Duration::from_millis(self.next_delay_millis(random))
+    }
+
+    /// As [`next_delay`](Self::next_delay), in milliseconds.
+    pub fn next_delay_millis(&mut self, random: u64) -> u64 {
         let jitter = random % (self.ceiling_millis().min(u64::MAX - 1) + 1);
         self.attempt = self.attempt.saturating_add(1);
-        Duration::from_millis(core::mem::take(&mut self.retry_after).saturating_add(jitter))
+        core::mem::take(&mut self.retry_after).saturating_add(jitter)
     }
 
     /// The longest that the jitter of the next delay can be.
@@ -77,7 +87,12 @@ impl Backoff {
 
     /// A connection has ended that lived this long; a long life forgives the attempts before it.
     pub fn alive(&mut self, lifetime: Duration) {
-        if millis(lifetime) >= self.reset_after {
+        self.alive_millis(millis(lifetime));
+    }
+
+    /// As [`alive`](Self::alive), in milliseconds.
+    pub fn alive_millis(&mut self, lifetime: u64) {
+        if lifetime >= self.reset_after {
             self.attempt = 0;
         }
     }

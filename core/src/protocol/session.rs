@@ -11,6 +11,7 @@ use core::time::Duration;
 use super::{
     Acks, Time,
     frame::{self, Defect},
+    time::millis,
 };
 
 /// How many malformed frames a peer may send within [`MALFORMED_WINDOW`].
@@ -230,7 +231,8 @@ impl<W> Session<W> {
         #[expect(clippy::cast_possible_truncation, reason = "a remainder of 16")]
         let earlier = core::mem::replace(&mut at[(self.malformed % MAX_MALFORMED as u64) as usize], now);
         self.malformed += 1;
-        self.malformed > MAX_MALFORMED as u64 && earlier.until(now) < MALFORMED_WINDOW
+        let since = now.as_millis().saturating_sub(earlier.as_millis());
+        self.malformed > MAX_MALFORMED as u64 && since < millis(MALFORMED_WINDOW)
     }
 }
 

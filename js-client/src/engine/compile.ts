@@ -1,12 +1,12 @@
 import type { Exports } from "../engine.js";
-import { EtpError, shown } from "../error.js";
+import { type EtpError, failure, shown } from "../error.js";
 
-/** Where an engine has no WebAssembly, or a page does not allow it. */
+/** Where an engine has no WebAssembly, a page does not allow it, or a file is not there. */
 export function unsupported(error: unknown): EtpError {
-  return new EtpError(
+  return failure(
     "unsupported_platform",
-    `WebAssembly can't be used here (${shown(error)}). With a Content-Security-Policy allow 'wasm-unsafe-eval' in script-src, or import "etp-ws-client/nowasm", the same client without WebAssembly`,
-    { cause: error },
+    `no WebAssembly (${shown(error)}): allow 'wasm-unsafe-eval' in the Content-Security-Policy's script-src, or import "etp-ws-client/nowasm"`,
+    error,
   );
 }
 
