@@ -122,10 +122,10 @@ extern "C" fn etp_closing(client: usize) {
     life(client).closing();
 }
 
-/// `reason` is text of that many bytes.
+/// `reason` is text of that many bytes. 0: it never comes back. 1, 2: not, or yes, by the usual rule.
 #[unsafe(no_mangle)]
-extern "C" fn etp_lost(client: usize, code: u32, reason: usize, own: bool, now: f64) -> bool {
-    life(client).lost(code as u16, name(reason), own, time(now))
+extern "C" fn etp_lost(client: usize, code: u32, reason: usize, own: bool, now: f64) -> u32 {
+    life(client).lost(code as u16, name(reason), own, time(now)) as u32
 }
 
 #[unsafe(no_mangle)]

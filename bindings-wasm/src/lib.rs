@@ -11,4 +11,4 @@ extern crate alloc;
 mod exports;
 mod life;
 
-pub use life::{Ended, Life, Options, Push, Received, Slot, State};
+pub use life::{Ended, Life, Options, Push, Received, Return, Slot, State};

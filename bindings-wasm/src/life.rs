@@ -64,6 +64,18 @@ pub enum Ended {
     TooManyAcks,
 }
 
+/// Whether a client comes back from a lost connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Return {
+    /// The application closed it, there was no connection before, or it is not to.
+    Never,
+    /// Not by the usual rule; the application may have another.
+    Unusual,
+    /// By the usual rule.
+    Usual,
+}
+
 /// What a received frame turned out to be. Offsets count as the frame does: UTF-16 units of a text, bytes else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
@@ -183,13 +195,19 @@ impl Life {
         self.open = false;
     }
 
-    /// The connection has ended: its calls end. Answers whether the client comes back, by the usual rule.
-    pub fn lost(&mut self, code: u16, reason: &str, own: bool, now: Time) -> bool {
+    /// The connection has ended: its calls end.
+    pub fn lost(&mut self, code: u16, reason: &str, own: bool, now: Time) -> Return {
         self.open = false;
         self.end_calls();
         self.backoff
             .alive_millis(now.as_millis().saturating_sub(self.began.as_millis()));
-        self.reconnect && self.state != State::Connecting && should_reconnect(code, reason, own)
+        if !self.reconnect || own || self.state == State::Connecting {
+            Return::Never
+        } else if should_reconnect(code, reason, own) {
+            Return::Usual
+        } else {
+            Return::Unusual
+        }
     }
 
     /// It comes back, after [`delay`](Self::delay).

@@ -1,7 +1,7 @@
 //! A client's life as JavaScript drives it, without JavaScript.
 
 use etp_ws::protocol::{Backoff, Defect, Time};
-use etp_ws_wasm::{Ended, Life, Options, Push, Received, State};
+use etp_ws_wasm::{Ended, Life, Options, Push, Received, Return, State};
 
 fn at(millis: u64) -> Time {
     Time::from_millis(millis)
@@ -115,7 +115,7 @@ fn the_end_of_a_connection_ends_its_calls_and_not_those_that_wait() {
     life.ask("e", 1, 1_000, false, at(0));
     life.closing();
     assert!(matches!(life.ask("e", 2, 1_000, false, at(0)), Push::Queued(_)));
-    assert!(life.lost(1006, "", false, at(10)));
+    assert_eq!(life.lost(1006, "", false, at(10)), Return::Usual);
     life.comes_back();
     assert_eq!(life.state(), State::Reconnecting);
     assert_eq!(ended(&mut life), [(1, Ended::Lost)]);
@@ -128,14 +128,14 @@ fn the_end_of_a_connection_ends_its_calls_and_not_those_that_wait() {
 
 #[test]
 fn it_comes_back_by_the_rule_but_not_from_a_first_dial() {
-    assert!(!life(0).lost(1006, "", false, at(0)));
+    assert_eq!(life(0).lost(1006, "", false, at(0)), Return::Never);
     for (code, reason, own, again) in [
-        (1006, "", false, true),
-        (1000, "", false, true),
-        (1000, "server shutdown", false, true),
-        (1000, "kicked", false, false),
-        (1008, "", false, false),
-        (1000, "", true, false),
+        (1006, "", false, Return::Usual),
+        (1000, "", false, Return::Usual),
+        (1000, "server shutdown", false, Return::Usual),
+        (1000, "kicked", false, Return::Unusual),
+        (1008, "", false, Return::Unusual),
+        (1000, "", true, Return::Never),
     ] {
         assert_eq!(connected(0).lost(code, reason, own, at(0)), again, "{code} {reason}");
     }

@@ -30,7 +30,7 @@ export async function dial(url: Dialled, { auth, WebSocket = globalThis.WebSocke
   const token = await asked(auth, "auth");
   const protocols: string[] = [];
   // A script can set no header: the token travels as a subprotocol, beside the one that the server selects.
-  if (token !== undefined) {
+  if (token != null) {
     const base64 = btoa(String.fromCharCode(...encoder.encode(token as string)));
     protocols.push("etp", `etp.auth.${base64.replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "")}`);
   }

@@ -131,6 +131,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     signal?.addEventListener("abort", abort);
     try {
       first = await open();
+      signal?.throwIfAborted();
       await greet(first);
     } catch (error) {
       closing = true;
@@ -508,8 +509,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     if (!kind) return;
     const [low, high, nameEnd, at] = words();
     if (kind >= MALFORMED) {
-      const length = words()[1]!;
-      const why = decoder.decode(bytes(low!, length));
+      const why = decoder.decode(bytes(low!, high!));
       report(failure("malformed_frame", `a frame of length ${frame.length} was dropped: ${why}`));
       if (kind > MALFORMED) shut(from, 4008, "malformed frames", 1008);
       return;
