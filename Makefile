@@ -22,13 +22,13 @@ help:
 SERVER ?= rust
 demo: demo-$(SERVER)
 
-demo-rust:
+demo-rust: js-client
 	$(CARGO) run $(LOCKED) -p etp-ws --example chat
 
-demo-python: .venv-3.11/installed
+demo-python: .venv-3.11/installed js-client
 	.venv-3.11/bin/python bindings-python/examples/chat.py
 
-demo-node: node-26
+demo-node: node-26 js-client
 	.build/node/26/bin/node .build/node-26/bindings-node/examples/chat.mjs
 
 test: lint test-rust test-wasm test-python test-node test-dist test-peers test-autobahn

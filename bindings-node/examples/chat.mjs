@@ -1,15 +1,26 @@
 // A chat with rooms: an http.Server that serves a page at `/` and ETP at `/ws`, on one port.
+// The page and its client are those of the repository: `make js-client` there builds the client.
 //
 //     npm install etp-ws
 //     node chat.mjs
 //
 // Then open http://127.0.0.1:8080 in two windows. `ADDR=127.0.0.1:9000` takes another port.
 
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { fileURLToPath } from "node:url";
 import { Server } from "etp-ws";
 
-const page = readFileSync(new URL("../../core/examples/chat.html", import.meta.url));
+const repository = (path) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+
+const files = {
+  "/": { path: repository("js-client/examples/chat.html"), type: "text/html; charset=utf-8" },
+  "/etp-ws-client.js": {
+    path: repository(".build/js-client/package/index.js"),
+    type: "text/javascript; charset=utf-8",
+  },
+};
+const missing = (path) => `There is no ${path}: \`make js-client\` in the repository builds what the page needs.`;
 
 // The page says what somebody typed as it is and everything else as JSON, so payloads are text here.
 // `conn.data.guest` is who somebody is, and where.
@@ -53,11 +64,16 @@ server.on("say", (conn, text) => {
   server.to(guest.room).emit("said", JSON.stringify({ name: guest.name, text }));
 });
 
+server.on("leave", (conn) => leave(conn));
+server.on("alive", () => {}); // that it is answered is the answer
+
 server.onDisconnect((conn) => leave(conn));
 
 const httpServer = createServer((request, response) => {
-  if (request.url !== "/") return response.writeHead(404).end();
-  response.setHeader("Content-Type", "text/html; charset=utf-8").end(page);
+  if (!Object.hasOwn(files, request.url)) return response.writeHead(404).end();
+  const { path, type } = files[request.url];
+  if (!existsSync(path)) return response.writeHead(404, { "Content-Type": "text/plain" }).end(missing(path));
+  response.writeHead(200, { "Content-Type": type, "Cache-Control": "no-cache" }).end(readFileSync(path));
 });
 server.attach(httpServer);
 
@@ -65,6 +81,7 @@ const [host, port] = (process.env.ADDR ?? "127.0.0.1:8080").split(":");
 httpServer.listen(Number(port), host, () => {
   const url = `http://${host}:${httpServer.address().port}`;
   console.log(`The chat is at ${url} - open it in two windows, enter a room and talk.`);
+  for (const { path } of Object.values(files)) if (!existsSync(path)) console.error(missing(path));
   console.log("Ctrl-C ends it; the page comes back by itself when you start it again.");
 });
 

@@ -1,4 +1,5 @@
 """A chat with rooms: a Starlette application that serves a page at `/` and ETP at `/ws`, on one port.
+The page and its client are those of the repository: `make js-client` there builds the client.
 
     pip install etp-ws starlette "uvicorn[standard]"
     python chat.py
@@ -12,6 +13,7 @@ import contextlib
 import json
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +21,13 @@ from pathlib import Path
 import uvicorn
 from etp_ws import Conn, Disconnect, Server
 from starlette.applications import Starlette
-from starlette.responses import FileResponse
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
-PAGE = Path(__file__).resolve().parents[2] / "core/examples/chat.html"
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGE = REPOSITORY / "js-client/examples/chat.html"
+CLIENT = REPOSITORY / ".build/js-client/package/index.js"
 
 # The page says what somebody typed as it is and everything else as JSON, so payloads are text here.
 server = Server(codec="text")
@@ -81,6 +86,16 @@ async def say(conn: Conn, text: str) -> None:
     server.to(guest.room).emit("said", json.dumps({"name": guest.name, "text": text}))
 
 
+@server.on("leave")
+def leave_room(conn: Conn, data: str) -> None:
+    leave(conn)
+
+
+@server.on("alive")
+def alive(conn: Conn, data: str) -> None:
+    """That it is answered is the answer."""
+
+
 @server.on_disconnect
 async def left(conn: Conn, end: Disconnect) -> None:
     leave(conn)
@@ -92,11 +107,29 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     await server.shutdown(timeout=3.0)
 
 
-async def page(request: object) -> FileResponse:
-    return FileResponse(PAGE)
+def missing(path: Path) -> str:
+    return f"There is no {path}: `make js-client` in the repository builds what the page needs."
 
 
-app = Starlette(routes=[Route("/", page), WebSocketRoute("/ws", server.asgi)], lifespan=lifespan)
+def file(path: Path, media_type: str) -> Response:
+    """A file of the repository, or what to do where there is none."""
+    if not path.exists():
+        return PlainTextResponse(missing(path), status_code=404)
+    return FileResponse(path, media_type=media_type, headers={"cache-control": "no-cache"})
+
+
+async def page(request: Request) -> Response:
+    return file(PAGE, "text/html")
+
+
+async def client(request: Request) -> Response:
+    return file(CLIENT, "text/javascript")
+
+
+app = Starlette(
+    routes=[Route("/", page), Route("/etp-ws-client.js", client), WebSocketRoute("/ws", server.asgi)],
+    lifespan=lifespan,
+)
 
 
 def main() -> None:
@@ -104,6 +137,9 @@ def main() -> None:
     sock = socket.create_server((host, int(port)))
     host, port = sock.getsockname()[:2]
     print(f"The chat is at http://{host}:{port} - open it in two windows, enter a room and talk.", flush=True)
+    for path in (PAGE, CLIENT):
+        if not path.exists():
+            print(missing(path), file=sys.stderr)
     print("Ctrl-C ends it; the page comes back by itself when you start it again.", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[sock])

@@ -1,14 +1,20 @@
-//! A chat with rooms: an axum application that serves a page at `/` and ETP at `/ws`, on one port.
+//! A chat with rooms: an axum application that serves a page at `/` and ETP at `/ws`, on one port. The page and its client are
+//! those of this repository: `make js-client` builds the client.
 //!
-//! `cargo run --example chat`, then open http://127.0.0.1:8080 in two windows.
+//! `cargo run --example chat`, then open http://127.0.0.1:8080 in two windows. `ADDR=127.0.0.1:9000` takes another port.
 
+use std::path::Path;
 use std::time::Duration;
 
 use axum::Router;
-use axum::response::Html;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use etp_ws::{BoxError, Conn, Disconnect, Json, Server};
 use serde::{Deserialize, Serialize};
+
+const PAGE: &str = "js-client/examples/chat.html";
+const CLIENT: &str = ".build/js-client/package/index.js";
 
 /// Who somebody is, and where: kept with the connection.
 #[derive(Clone)]
@@ -79,6 +85,8 @@ fn chat() -> Result<Server, etp_ws::Error> {
             conn.to(&guest.room).emit("said", Json(said))?;
             Ok::<_, BoxError>(())
         })
+        .on("leave", |conn: Conn, _: ()| leave(&conn))
+        .on("alive", |_: Conn, _: ()| ()) // that it is answered is the answer
         .on_disconnect(|conn: Conn, _: Disconnect| leave(&conn))
         .build()
 }
@@ -92,11 +100,28 @@ fn leave(conn: &Conn) -> Result<(), etp_ws::Error> {
     tell_members(conn, &guest.room)
 }
 
+/// A file of the repository, read anew each time, or what to do where there is none.
+fn file(path: &str, media_type: &'static str) -> Response {
+    let headers = [(header::CONTENT_TYPE, media_type), (header::CACHE_CONTROL, "no-cache")];
+    match std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)) {
+        Ok(text) => (headers, text).into_response(),
+        Err(error) => (StatusCode::NOT_FOUND, missing(path, &error)).into_response(),
+    }
+}
+
+fn missing(path: &str, error: &std::io::Error) -> String {
+    format!("{path} can't be read ({error}): `make js-client` in the repository builds what the page needs")
+}
+
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let server = chat()?;
     let app = Router::new()
-        .route("/", get(async || Html(include_str!("chat.html"))))
+        .route("/", get(async || file(PAGE, "text/html; charset=utf-8")))
+        .route(
+            "/etp-ws-client.js",
+            get(async || file(CLIENT, "text/javascript; charset=utf-8")),
+        )
         .route_service("/ws", server.clone());
 
     let addr = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
@@ -105,6 +130,11 @@ async fn main() -> Result<(), BoxError> {
         "The chat is at http://{} - open it in two windows, enter a room and talk.",
         listener.local_addr()?
     );
+    for path in [PAGE, CLIENT] {
+        if let Err(error) = std::fs::metadata(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)) {
+            eprintln!("{}", missing(path, &error));
+        }
+    }
     println!("Ctrl-C ends it; the page comes back by itself when you start it again.");
     let ended = async move {
         // Without a signal handler there is nothing to wait for: the process ends anyhow.

@@ -9,7 +9,9 @@ in `deviations.py`. `--long` adds the cases that wait for the limits of many sec
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +81,23 @@ def case_id(item: pytest.Function, program: str) -> Case:
 
 
 @pytest.fixture(scope="session")
+def _browser(pytestconfig: pytest.Config) -> Iterator[None]:
+    """One Chromium for all dials of this process: each is a page of its own in it."""
+    if not any(program.startswith("browser") for program in pytestconfig.getoption("--client") or []):
+        yield
+        return
+    peers = Path(__file__).parent.parent / "peers"
+    node = Path(__file__).parent.parent.parent / ".build" / "node" / os.environ.get("ETP_NODE", "20") / "bin" / "node"
+    program = [node, peers / "browser" / "chromium.mjs"]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        os.environ["ETP_BROWSER"] = process.stdout.readline().strip()
+        yield
+        del os.environ["ETP_BROWSER"]
+        process.stdin.close()
+
+
+@pytest.fixture(scope="session")
 def _servers() -> Iterator[dict[str, Server]]:
     running: dict[str, Server] = {}
     yield running
@@ -99,7 +118,7 @@ def server(request: pytest.FixtureRequest, _servers: dict[str, Server]) -> Itera
 
 
 @pytest.fixture
-def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+def client(request: pytest.FixtureRequest, _browser: None) -> Iterator[Client]:
     """A client under test that has begun to dial its listener."""
     client = Client(shlex.split(request.param), Listener())
     yield client
