@@ -16,8 +16,33 @@ const work = join(root, "target", "wasm");
 const tools = join(home, "node_modules", ".bin");
 
 /** Names of our own that no application sees, and no browser: they are cut to a letter. */
-const INTERNAL = ["handlers", "callbacks", "chain", "iterators", "iterate", "dispatch", "report", "held", "heard", "probing", "means"];
-INTERNAL.push("over", "payload", "low", "high", "queued", "socket", "offer", "finish", "resolve", "reject", "abort", "timer");
+const INTERNAL = [
+  "handlers",
+  "callbacks",
+  "chain",
+  "iterators",
+  "iterate",
+  "dispatch",
+  "report",
+  "held",
+  "heard",
+  "probing",
+  "means",
+];
+INTERNAL.push(
+  "over",
+  "payload",
+  "low",
+  "high",
+  "queued",
+  "socket",
+  "offer",
+  "finish",
+  "resolve",
+  "reject",
+  "abort",
+  "timer",
+);
 
 rmSync(folder, { recursive: true, force: true });
 mkdirSync(folder, { recursive: true });
@@ -59,11 +84,15 @@ function small(name, flags) {
   // Measured: with less inlining than usual the whole is smallest.
   const rustflags = [...flags, "-Cllvm-args=-inline-threshold=40", "-Clink-arg=-zstack-size=32768"];
   const target = join(work, name);
-  execFileSync("cargo", ["build", "--locked", "--profile", "wasm", "--target", "wasm32-unknown-unknown", "-p", "etp-ws-wasm"], {
-    cwd: root,
-    stdio: "inherit",
-    env: { ...process.env, CARGO_TARGET_DIR: target, RUSTFLAGS: "", CARGO_ENCODED_RUSTFLAGS: rustflags.join("\x1f") },
-  });
+  execFileSync(
+    "cargo",
+    ["build", "--locked", "--profile", "wasm", "--target", "wasm32-unknown-unknown", "-p", "etp-ws-wasm"],
+    {
+      cwd: root,
+      stdio: "inherit",
+      env: { ...process.env, CARGO_TARGET_DIR: target, RUSTFLAGS: "", CARGO_ENCODED_RUSTFLAGS: rustflags.join("\x1f") },
+    },
+  );
   const module = binaryen.readBinary(readFileSync(join(target, "wasm32-unknown-unknown/wasm/etp_ws_wasm.wasm")));
   trapAtOnce(module);
   rename(module);
@@ -71,7 +100,14 @@ function small(name, flags) {
   writeFileSync(raw, withoutPanicTexts(Buffer.from(module.emitBinary())));
   const lowered = ["--signext-lowering", "--llvm-memory-copy-fill-lowering", "--llvm-nontrapping-fptoint-lowering"];
   const features = ["mutable-globals", "sign-ext", "bulk-memory", "bulk-memory-opt", "nontrapping-float-to-int"];
-  const passes = ["-Oz", "--converge", "--low-memory-unused", "--strip-debug", "--strip-producers", "--strip-target-features"];
+  const passes = [
+    "-Oz",
+    "--converge",
+    "--low-memory-unused",
+    "--strip-debug",
+    "--strip-producers",
+    "--strip-target-features",
+  ];
   run("wasm-opt", [
     ...features.map((feature) => `--enable-${feature}`),
     ...(name === "mvp" ? lowered : []),
@@ -91,7 +127,10 @@ function trapAtOnce(module) {
   for (let index = 0; index < module.getNumFunctions(); index += 1) {
     const f = module.getFunctionByIndex(index);
     const { name, base } = binaryen.getFunctionInfo(f);
-    if (base === "" && /panicking|slice_index_fail|handle_alloc_error|raw_vec12handle_error|capacity_overflow/.test(name)) {
+    if (
+      base === "" &&
+      /panicking|slice_index_fail|handle_alloc_error|raw_vec12handle_error|capacity_overflow/.test(name)
+    ) {
       binaryen.Function.setBody(f, module.unreachable());
     }
   }
@@ -124,7 +163,8 @@ function withoutPanicTexts(wasm) {
     /00010203(?:\d\d)+9899/g,
   ];
   const text = wasm.toString("latin1");
-  for (const pattern of texts) for (const found of text.matchAll(pattern)) wasm.fill(0, found.index, found.index + found[0].length);
+  for (const pattern of texts)
+    for (const found of text.matchAll(pattern)) wasm.fill(0, found.index, found.index + found[0].length);
   return wasm;
 }
 
@@ -174,7 +214,9 @@ function parts(way) {
     setup({ onResolve, onLoad }) {
       onResolve({ filter: /^etp-ws-client-module$/ }, () => ({ path: join(home, "src/engine", `${way}.ts`) }));
       onResolve({ filter: /^etp-ws-client-(bytes|wasm2js)$/ }, ({ path }) => ({ path, namespace: "built" }));
-      onLoad({ filter: /bytes/, namespace: "built" }, () => ({ contents: `export default ${JSON.stringify(printable(bytes))};` }));
+      onLoad({ filter: /bytes/, namespace: "built" }, () => ({
+        contents: `export default ${JSON.stringify(printable(bytes))};`,
+      }));
       onLoad({ filter: /wasm2js/, namespace: "built" }, () => ({ contents: asJavaScript }));
     },
   };

@@ -1,7 +1,7 @@
 // Payloads as values: `text`, `json`, `bytes`, or a pair of functions of the application's.
 
 import { decoder, encoder } from "./engine.js";
-import { EtpError, failure, invalidOption, shown } from "./error.js";
+import { type EtpError, failure, invalidOption, shown } from "./error.js";
 
 /** What a message carries: text where it is UTF-8. */
 export type Wire = string | Uint8Array;
@@ -76,7 +76,13 @@ export function codecOf(option: any = "text"): Codec {
   if (Array.isArray(option) && option.length === 2 && option.every((f) => typeof f === "function")) {
     const [encode, decode] = option;
     return {
-      encode: (value) => (value === undefined ? "" : toWire(tried(() => encode(value)), `${TEXT}, or ${BYTES}`)),
+      encode: (value) =>
+        value === undefined
+          ? ""
+          : toWire(
+              tried(() => encode(value)),
+              `${TEXT}, or ${BYTES}`,
+            ),
       decode: (payload) => (payload.length ? tried(() => decode(toBytes(payload))) : undefined),
     };
   }

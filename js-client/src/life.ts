@@ -146,6 +146,9 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   }
 
   async function close(code = 1000, reason = ""): Promise<void> {
+    if ((code !== 1000 && !(code >= 3000 && code < 5000)) || write(reason) > 123) {
+      throw failure("invalid_option", "a close has 1000 or 3000 to 4999, and up to 123 bytes");
+    }
     if (!life) return;
     if (link) shut(link, code, reason);
     closing = true;
@@ -259,11 +262,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   /** Begins to close a connection. */
   function shut(to: Link, code: number, reason = "", means?: number) {
     if (!isOpen(to)) return;
-    try {
-      to.socket!.close(code, reason);
-    } catch (error) {
-      throw failure("invalid_option", `a script may close with 1000 or 3000 to 4999 and at most 123 bytes: ${shown(error)}`);
-    }
+    to.socket!.close(code, reason);
     wasm.etp_closing(life);
     to.means = means;
     clearTimeout(to.timer);
@@ -402,8 +401,11 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     }
     const slot = ++lastSlot;
     const ahead = only ? 1 : 0;
-    const head = calling ? wasm.etp_ask(life, length, slot, timeout, ahead, now()) : wasm.etp_emit(life, length, slot, ahead);
-    if (head < 0) throw head === CLOSED ? gone() : head === FULL ? full() : head === TOO_MANY_ACKS ? tooMany() : badName(name);
+    const head = calling
+      ? wasm.etp_ask(life, length, slot, timeout, ahead, now())
+      : wasm.etp_emit(life, length, slot, ahead);
+    if (head < 0)
+      throw head === CLOSED ? gone() : head === FULL ? full() : head === TOO_MANY_ACKS ? tooMany() : badName(name);
     if (calling || !head) {
       const [low, high] = words();
       const one: Waiting = calling ?? { name };
@@ -469,7 +471,8 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   function settle() {
     for (let slot = wasm.etp_ended(life); slot; slot = wasm.etp_ended(life)) {
       const [how] = words();
-      const why = how === TIMED_OUT ? failure("ack_timeout", "no reply by the deadline") : how === LOST ? gone() : tooMany();
+      const why =
+        how === TIMED_OUT ? failure("ack_timeout", "no reply by the deadline") : how === LOST ? gone() : tooMany();
       take(slot).reject!(why);
     }
   }
@@ -561,19 +564,22 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   }
 
   function tooLarge(name: string): EtpError {
-    return failure("message_too_large", `the message of ${shown(name)} is larger than maxMessageSize (${maxMessageSize})`);
+    return failure("message_too_large", `${shown(name)} is larger than maxMessageSize (${maxMessageSize})`);
   }
 
   function full(): EtpError {
-    return failure("outbox_full", `${queue} events wait already (queue)`);
+    return failure("outbox_full", `${queue} wait already (queue)`);
   }
 
   function tooMany(): EtpError {
-    return failure("too_many_acks", `${maxPendingAcks} calls wait already (maxPendingAcks)`);
+    return failure("too_many_acks", `${maxPendingAcks} wait already (maxPendingAcks)`);
   }
 
   function gone(): EtpError {
-    const error = failure("connection_closed", last ? `the connection is closed: ${last.code} ${last.reason}` : "the client is not connected");
+    const error = failure(
+      "connection_closed",
+      last ? `the connection is closed: ${last.code} ${last.reason}` : "the client is not connected",
+    );
     error.closeCode = last?.code;
     error.closeReason = last?.reason;
     return error;

@@ -58,7 +58,10 @@ function checked(given: any, numbers: Record<string, number>, others: Record<str
     if (value === undefined) continue;
     const kinds = others[name];
     if (!kinds && !(name in numbers)) {
-      throw failure("invalid_option", `there is no option ${shown(name)}, but ${Object.keys({ ...numbers, ...others }).join(", ")}`);
+      throw failure(
+        "invalid_option",
+        `there is no option ${shown(name)}, but ${Object.keys({ ...numbers, ...others }).join(", ")}`,
+      );
     }
     if (!kinds) checkNumber(value, name);
     else if (!kinds.includes(typeof value)) throw invalidOption(name, value, kinds);

@@ -1,6 +1,6 @@
 // Handlers, callbacks, middleware and iterators: who an event goes to.
 
-import { checkFunction, EtpError, failure, invalidOption, shown } from "./error.js";
+import { checkFunction, type EtpError, failure, invalidOption, shown } from "./error.js";
 import { type Event, type Events, events } from "./events.js";
 
 export type Handler = (data: any) => unknown;
