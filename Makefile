@@ -31,7 +31,7 @@ demo-python: .venv-3.11/installed js-client
 demo-node: node-26 js-client
 	.build/node/26/bin/node .build/node-26/bindings-node/examples/chat.mjs
 
-test: lint test-rust test-wasm test-python test-node test-dist test-peers test-autobahn
+test: lint test-rust test-wasm test-python test-node test-client test-dist test-peers test-autobahn
 
 # --- Rust: unit, integration, doctests -------------------------------------------------------------------------------
 
@@ -61,6 +61,7 @@ test-peers: $(VENV)/ready peers
 	  $(VENV)/bin/pytest tests/pairs --pairs "node:go go:node node:rust rust:node node:node" -n 8 --dist worksteal; \
 	done
 	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/pairs --pairs "node:python python:node" -n 8 --dist worksteal
+	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/conformance --client node-client --client "node-client --nowasm" -k "test_client_" -n 8 --dist worksteal
 
 test-autobahn: $(VENV)/ready
 	$(CARGO) build $(LOCKED) --release -p etp-autobahn
@@ -71,6 +72,7 @@ peers: openssl
 	tests/peers/run --build go
 	for version in $(PYTHONS); do ETP_PYTHON=$$version tests/peers/run --build python; done
 	for version in $(NODES); do ETP_NODE=$$version tests/peers/run --build node; done
+	tests/peers/run --build node-client
 
 # It makes the certificates of the tests of TLS.
 openssl:
@@ -190,6 +192,24 @@ js-client/node_modules/.stamp: js-client/package.json js-client/package-lock.jso
 chromium:
 	@command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq chromium)
 
+# The client's promises in Node and in Chromium, the package in projects, the demo in two windows, the guides.
+test-client: js-client chromium peers .build/browser/ready .build/client-project/ready .build/guides/ready .venv-3.11/installed
+	$(CARGO) build $(LOCKED) -p etp-ws --example chat
+	for version in $(NODES); do .build/node/$$version/bin/node --test --test-reporter=spec --test-timeout=60000 tests/browser/node.test.mjs; done
+	node --test --test-reporter=spec --test-timeout=180000 --test-concurrency=1 tests/browser/chromium.test.mjs tests/browser/packaging.test.mjs
+	ETP_DEMO="rust python node" node --test --test-reporter=spec --test-timeout=180000 tests/browser/demo/demo.test.mjs
+	node --test --test-reporter=spec --test-timeout=180000 tests/js-client/guides/guides.test.mjs
+
+.build/client-project/ready: $(JS_CLIENT) tests/browser/project.sh $(shell find tests/browser/project -type f)
+	tests/browser/project.sh $(CURDIR)/.build/client-project .build/js-client/etp-ws-client-*.tgz
+	touch $@
+
+.build/guides/ready: tests/js-client/guides/package.json tests/js-client/guides/package-lock.json
+	mkdir -p .build/guides
+	cp $^ .build/guides
+	npm ci --prefix .build/guides --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@
+
 # What drives it.
 .build/browser/ready: tests/browser/package.json tests/browser/package-lock.json
 	mkdir -p .build/browser
@@ -207,15 +227,16 @@ dist: dist/stamp
 test-dist: dist/stamp .build/node/ready
 	$(VENV)/bin/pytest tests/packaging
 
-dist/stamp: $(WHEEL) $(NODE_TARBALLS) $(shell find core bindings-python -type f -not -name '*.pyc' -not -path '*/.*')
+dist/stamp: $(WHEEL) $(NODE_TARBALLS) $(JS_CLIENT) $(shell find core bindings-python -type f -not -name '*.pyc' -not -path '*/.*')
 	rm -rf dist && mkdir -p dist
-	cp .build/wheels/*.whl .build/npm/*.tgz dist
+	cp .build/wheels/*.whl .build/npm/*.tgz .build/js-client/*.tgz dist
 	$(MATURIN) sdist --out ../dist
 	touch $@
 
 # --- Lint -------------------------------------------------------------------------------------------------------------
 
-lint: lint-python lint-node
+lint: lint-python lint-node lint-client
+	$(CARGO) clippy $(LOCKED) -p etp-ws-wasm --target wasm32-unknown-unknown -- -D warnings
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy $(LOCKED) -p etp-ws --no-default-features -- -D warnings
@@ -248,13 +269,22 @@ TYPED_FOLDERS := python examples ../tests/peers/python
 lint-node: .build/lint-node
 	@:
 
-JAVASCRIPT_FOLDERS := bindings-node tests/node tests/packaging tests/peers/node tests/bench/peers/node
+JAVASCRIPT_FOLDERS := bindings-node js-client tests/node tests/packaging tests/peers tests/bench tests/browser tests/js-client
 BIOME := .build/node/node_modules/.bin/biome
 
 .build/lint-node: .build/node-26/installed biome.jsonc $(shell find $(JAVASCRIPT_FOLDERS) -name '*.*js' -o -name '*.*ts' -o -name '*.json')
 	$(BIOME) ci --colors=off --error-on-warnings $(JAVASCRIPT_FOLDERS)
 	tests/node/types .build/node-26
 	tests/node/published .build/npm/etp-ws-[0-9]*.tgz
+	touch $@
+
+# The sources against their own types; the package as the registry's tools see it.
+lint-client: .build/lint-client wasm-target
+	@:
+
+.build/lint-client: $(JS_CLIENT) .build/node/ready
+	js-client/node_modules/.bin/tsc --project js-client
+	tests/node/published .build/js-client/etp-ws-client-*.tgz
 	touch $@
 
 fmt: $(VENV)/ready .build/node/ready
@@ -268,7 +298,10 @@ fmt: $(VENV)/ready .build/node/ready
 
 # Server on one core, generator on the other: Rust against the Go reference, Python and Node against what their users would take otherwise,
 # each set in one run. An hour; `make bench-python BENCH="--only acked --rounds 3"` for a part.
-bench: bench-rust bench-python bench-node bench-node-attach
+bench: bench-rust bench-python bench-node bench-node-attach bench-browser
+
+bench-browser: js-client chromium peers .build/browser/ready
+	node tests/bench/browser/bench.mjs $(BENCH)
 
 bench-rust bench-python bench-node bench-node-attach: bench-%: peers
 	$(CARGO) run $(LOCKED) --release -p etp-bench -- --set $* $(BENCH)
@@ -277,4 +310,4 @@ clean:
 	$(CARGO) clean
 	rm -rf $(VENV) .venv-* .build dist bindings-node/*.node js-client/node_modules
 
-.PHONY: help demo demo-rust demo-python demo-node test test-rust test-wasm wasm-target test-python test-node node js-client chromium bench-rust bench-python bench-node bench-node-attach test-peers test-autobahn peers openssl dist test-dist lint lint-python lint-node fmt bench clean
+.PHONY: help demo demo-rust demo-python demo-node test test-rust test-wasm wasm-target test-python test-node node js-client chromium bench-rust bench-python bench-node bench-node-attach bench-browser test-client lint-client test-peers test-autobahn peers openssl dist test-dist lint lint-python lint-node fmt bench clean

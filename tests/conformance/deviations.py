@@ -316,6 +316,37 @@ _NODE_HOST = {
 }
 
 
+# The browser's client, here in Node with the WebSocket of `ws`: what a script may do, and what its WebSocket decides.
+
+NO_PING = "a script sees and sends no pings"
+CODES = "a script may close with 1000 and 3000 to 4999: 4008 and 4009 stand for 1008 and 1009"
+HIDES_STATUS = (
+    "a script does not learn a refused handshake's status: `connect_failed`, and a re-dial is followed by another"
+)
+WEBSOCKET_OFFERS = "its WebSocket offers permessage-deflate by itself, as a browser's does"
+WEBSOCKET_TAKES = "its WebSocket asked for that extension, and takes it"
+WEBSOCKET_PINGS = "its WebSocket answers pings by itself and counts none"
+CLOSED_IN_THE_ANSWER = "what is closed in the packet of the handshake's answer is over before its script hears of it"
+
+_NODE_CLIENT = {
+    NO_PING: [
+        "after_its_own_close_nothing_can_be_sent[ping]",
+        "a_ping_of_the_user_ends_with_its_pong",
+        "a_ping_of_the_user_ends_with_the_connection",
+    ],
+    CODES: ["17_malformed_frames_in_a_row_close_the_connection", "a_larger_message_closes_with_1009"],
+    HIDES_STATUS: [
+        "a_first_dial_answered_401_or_403_is_rejected",
+        "a_re_dial_that_is_refused_is_followed_by_another_or_ends_it[credentials-refused]",
+        "a_re_dial_that_is_refused_is_followed_by_another_or_ends_it[forbidden]",
+    ],
+    WEBSOCKET_OFFERS: ["no_subprotocol_and_no_extension_is_asked_for"],
+    WEBSOCKET_TAKES: ["an_answer_101_that_does_not_fit_is_no_connection[an-unasked-extension]"],
+    WEBSOCKET_PINGS: ["a_flood_of_pings_closes_with_1008"],
+    CLOSED_IN_THE_ANSWER: ["a_close_in_the_packet_of_the_answer_is_answered"],
+}
+
+
 def _by_case(by_cause: dict[str, list[str]]) -> dict[str, str]:
     return {case: cause for cause, cases in by_cause.items() for case in cases}
 
@@ -325,7 +356,11 @@ SERVERS: dict[str, dict[str, str]] = {
     "node --attach": _by_case(_NODE_HOST),
     "node --attach-tls": _by_case(_NODE_HOST),
 }
-CLIENTS: dict[str, dict[str, str]] = {"go": _by_case(_GO_CLIENT)}
+CLIENTS: dict[str, dict[str, str]] = {
+    "go": _by_case(_GO_CLIENT),
+    "node-client": _by_case(_NODE_CLIENT),
+    "node-client --nowasm": _by_case(_NODE_CLIENT),
+}
 ROLES = {"server": SERVERS, "client": CLIENTS}
 
 HOSTS: dict[str, dict[str, str]] = {"python --asgi": _by_case(_ASGI_HOST)}

@@ -96,11 +96,13 @@ class NodePlatform(Tarball, Library):
 
     @staticmethod
     def all(folder: Path) -> list[NodePlatform]:
-        return [NodePlatform(path) for path in sorted(folder.glob("etp-ws-[a-z]*.tgz"))]
+        found = set(folder.glob("etp-ws-[a-z]*.tgz")) - set(folder.glob("etp-ws-client-*.tgz"))
+        return [NodePlatform(path) for path in sorted(found)]
 
 
 def main(folder: Path) -> None:
-    node = [NodePackage(folder), *NodePlatform.all(folder)]
+    client = [Tarball(path) for path in folder.glob("etp-ws-client-*.tgz")]
+    node = [NodePackage(folder), *NodePlatform.all(folder), *client]
     for package in (Wheel(folder), *node):
         for name, size in sorted(package.sizes.items()):
             print(f"{size:>11,}  {name}")

@@ -5,7 +5,7 @@ import { type EtpError, failure, shown } from "../error.js";
 export function unsupported(error: unknown): EtpError {
   return failure(
     "unsupported_platform",
-    `no WebAssembly (${shown(error)}): allow 'wasm-unsafe-eval' in the Content-Security-Policy's script-src, or import "etp-ws-client/nowasm"`,
+    `no WebAssembly (${shown(error)}): allow 'wasm-unsafe-eval' in the Content-Security-Policy's script-src, or use etp-ws-client/nowasm`,
     error,
   );
 }
