@@ -196,7 +196,9 @@ chromium:
 test-client: js-client chromium peers .build/browser/ready .build/client-project/ready .build/guides/ready .venv-3.11/installed
 	$(CARGO) build $(LOCKED) -p etp-ws --example chat
 	for version in $(NODES); do .build/node/$$version/bin/node --test --test-reporter=spec --test-timeout=60000 tests/browser/node.test.mjs; done
+	.build/node/26/bin/node --test --test-reporter=spec --test-timeout=180000 tests/browser/wire.test.mjs
 	.build/node/26/bin/node --expose-gc --test --test-reporter=spec tests/browser/leaks.test.mjs
+	node --test --test-reporter=spec tests/browser/lives.test.mjs
 	node --test --test-reporter=spec --test-timeout=180000 --test-concurrency=1 tests/browser/chromium.test.mjs tests/browser/packaging.test.mjs
 	ETP_DEMO="rust python node" node --test --test-reporter=spec --test-timeout=180000 tests/browser/demo/demo.test.mjs
 	node --test --test-reporter=spec --test-timeout=180000 tests/js-client/guides/guides.test.mjs
