@@ -147,7 +147,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
 
   async function close(code = 1000, reason = ""): Promise<void> {
     if ((code !== 1000 && !(code >= 3000 && code < 5000)) || write(reason) > 123) {
-      throw failure("invalid_option", "a close has 1000 or 3000 to 4999, and up to 123 bytes");
+      throw failure("invalid_option", "a close has 1000 or 3000 to 4999, up to 123 bytes");
     }
     if (!life) return;
     if (link) shut(link, code, reason);
@@ -354,7 +354,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     if (!probe || !isOpen(at)) return;
     clearTimeout(at.timer);
     const silence = at.heard + probe.interval - now();
-    at.timer = setTimeout(silence > 0 ? watch : look, silence, at);
+    at.timer = setTimeout(silence > 0 ? watch : look, Math.max(silence, 0), at);
   }
 
   /** Asks whether anybody is there. */
@@ -578,7 +578,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   function gone(): EtpError {
     const error = failure(
       "connection_closed",
-      last ? `the connection is closed: ${last.code} ${last.reason}` : "the client is not connected",
+      last ? `the connection is closed: ${last.code} ${last.reason}` : "it is not connected",
     );
     error.closeCode = last?.code;
     error.closeReason = last?.reason;
