@@ -7,6 +7,7 @@ peer does wrong gets mended.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
@@ -316,23 +317,32 @@ _NODE_HOST = {
 }
 
 
-# The browser's client, here in Node with the WebSocket of `ws`: what a script may do, and what its WebSocket decides.
+# The browser's client: what a script may do, and what its WebSocket decides. That is Chromium's in a page, that of the
+# package `ws` in Node 20, and undici's in later ones.
 
 NO_PING = "a script sees and sends no pings"
 CODES = "a script may close with 1000 and 3000 to 4999: 4008 and 4009 stand for 1008 and 1009"
 HIDES_STATUS = (
     "a script does not learn a refused handshake's status: `connect_failed`, and a re-dial is followed by another"
 )
-WEBSOCKET_OFFERS = "its WebSocket offers permessage-deflate by itself, as a browser's does"
+WEBSOCKET_OFFERS = "its WebSocket offers permessage-deflate by itself"
 WEBSOCKET_TAKES = "its WebSocket asked for that extension, and takes it"
 WEBSOCKET_PINGS = "its WebSocket answers pings by itself and counts none"
 CLOSED_IN_THE_ANSWER = "what is closed in the packet of the handshake's answer is over before its script hears of it"
+UNDICI_CONNECTION = "undici takes the answer's Connection for one word, not for a list"
+UNDICI_STAYS = "undici leaves the end of the TCP connection to the server, however long that takes"
+CHROMIUM_ORIGIN = "a browser tells the page's origin"
+CHROMIUM_UTF8 = "Chromium closes with 1002 for broken UTF-8"
+CHROMIUM_CODES = "Chromium answers a close frame with its code, whatever that is"
+CHROMIUM_LENGTH = "Chromium minds no announced length: a message is too large when all of it is there"
 
-_NODE_CLIENT = {
+_SCRIPT = {
     NO_PING: [
         "after_its_own_close_nothing_can_be_sent[ping]",
         "a_ping_of_the_user_ends_with_its_pong",
         "a_ping_of_the_user_ends_with_the_connection",
+        "a_silent_server_is_pinged",
+        "a_server_that_answers_no_ping_is_left",
     ],
     CODES: ["17_malformed_frames_in_a_row_close_the_connection", "a_larger_message_closes_with_1009"],
     HIDES_STATUS: [
@@ -343,8 +353,37 @@ _NODE_CLIENT = {
     WEBSOCKET_OFFERS: ["no_subprotocol_and_no_extension_is_asked_for"],
     WEBSOCKET_TAKES: ["an_answer_101_that_does_not_fit_is_no_connection[an-unasked-extension]"],
     WEBSOCKET_PINGS: ["a_flood_of_pings_closes_with_1008"],
-    CLOSED_IN_THE_ANSWER: ["a_close_in_the_packet_of_the_answer_is_answered"],
 }
+
+_WS = {CLOSED_IN_THE_ANSWER: ["a_close_in_the_packet_of_the_answer_is_answered"]}
+
+_UNDICI = {
+    UNDICI_CONNECTION: ["answers_as_they_occur_are_taken[capitals]"],
+    UNDICI_STAYS: [
+        "a_client_closes_with_1000_and_waits_for_the_answer",
+        "what_arrives_before_the_answer_to_a_close_does_no_harm",
+        "after_its_own_close_nothing_can_be_sent[emit]",
+        "after_its_own_close_nothing_can_be_sent[ack]",
+        "a_client_at_the_end_of_its_commands_closes_and_exits",
+        "a_server_that_stays_after_the_closing_handshake_is_left",
+    ],
+}
+
+_CHROMIUM = {
+    CHROMIUM_ORIGIN: ["the_request_has_no_origin"],
+    CHROMIUM_UTF8: ["a_text_message_of_broken_utf8_closes_with_1007"],
+    CHROMIUM_CODES: [
+        "a_close_code_that_must_not_be_sent_closes_with_1002[0]",
+        "a_close_code_that_must_not_be_sent_closes_with_1002[999]",
+        "a_close_code_that_must_not_be_sent_closes_with_1002[1004]",
+        "a_close_code_that_must_not_be_sent_closes_with_1002[2999]",
+        "a_close_code_that_must_not_be_sent_closes_with_1002[5000]",
+    ],
+    CHROMIUM_LENGTH: ["a_frame_that_announces_too_much_closes_with_1009_at_once"],
+}
+
+_NODE_CLIENT = {**_SCRIPT, **(_WS if os.environ.get("ETP_NODE", "20") == "20" else _UNDICI)}
+_BROWSER = {**_SCRIPT, **_CHROMIUM}
 
 
 def _by_case(by_cause: dict[str, list[str]]) -> dict[str, str]:
@@ -358,6 +397,8 @@ SERVERS: dict[str, dict[str, str]] = {
 }
 CLIENTS: dict[str, dict[str, str]] = {
     "go": _by_case(_GO_CLIENT),
+    "browser": _by_case(_BROWSER),
+    "browser --nowasm": _by_case(_BROWSER),
     "node-client": _by_case(_NODE_CLIENT),
     "node-client --nowasm": _by_case(_NODE_CLIENT),
 }
