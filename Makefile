@@ -281,12 +281,14 @@ BIOME := .build/node/node_modules/.bin/biome
 	tests/node/published .build/npm/etp-ws-[0-9]*.tgz
 	touch $@
 
-# The sources against their own types; the package as the registry's tools see it.
+# The sources against the types, which are written by hand; these as each kind of project sees them; the package as the registry's tools see it.
 lint-client: .build/lint-client wasm-target
 	@:
 
-.build/lint-client: $(JS_CLIENT) .build/node/ready
+.build/lint-client: $(JS_CLIENT) .build/node/ready js-client/tsconfig.json $(shell find tests/js-client/types -type f)
 	js-client/node_modules/.bin/tsc --project js-client
+	tests/js-client/types/check .build/client-types .build/js-client/etp-ws-client-*.tgz
+	.build/node/26/bin/node --test --test-reporter=spec tests/js-client/types/names.test.mjs
 	# The module has no types: it is a file to be served.
 	tests/node/published .build/js-client/etp-ws-client-*.tgz --exclude-entrypoints ./etp-ws-client.wasm
 	touch $@

@@ -358,7 +358,7 @@ export class Server<In = AnyEvents, Out = AnyEvents, Data = any> {
   onError(f: (conn: Conn<Out, Data> | undefined, error: EtpError) => unknown): Off;
   /** Handles events that have no handler. What it returns is the acknowledgment. */
   onUnknownEvent(f: (conn: Conn<Out, Data>, name: string, data: any) => unknown): Off;
-  /** Wraps every event: `async (conn, event, next) => { const reply = await next(); return reply; }`. The first added is the outermost. */
+  /** Wraps every event: `async (conn, event, next) => { const reply = await next(); return reply; }`. The first added is the outermost. It awaits `next()` or returns it: else a handler's failure may be told to nobody. */
   use(middleware: (conn: Conn<Out, Data>, event: MiddlewareEvent, next: Next) => any): this;
 
   /**
@@ -497,7 +497,7 @@ export class Client<In = AnyEvents, Out = AnyEvents> {
   onError(f: (error: EtpError) => unknown): Off;
   /** Handles events that have no handler. What it returns is the acknowledgment. */
   onUnknownEvent(f: (name: string, data: any) => unknown): Off;
-  /** Wraps every event: `async (event, next) => next()`. The first added is the outermost. */
+  /** Wraps every event: `async (event, next) => next()`. The first added is the outermost. It awaits `next()` or returns it. */
   use(middleware: (event: MiddlewareEvent, next: Next) => any): this;
   /**
    * Copies of the events of this name, or of all. It never replies, and ends when the client is closed. One that falls

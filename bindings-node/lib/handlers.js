@@ -142,7 +142,11 @@ class Handlers {
       return this.isClient ? chain[index](event, next) : chain[index](conn, event, next);
     };
     const outcome = step(0);
-    if (typeof outcome?.then !== "function") over = true;
+    const done = () => {
+      over = true;
+    };
+    if (typeof outcome?.then === "function") Promise.resolve(outcome).then(done, done);
+    else over = true;
     return outcome;
   }
 

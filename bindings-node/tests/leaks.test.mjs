@@ -55,10 +55,11 @@ function check(before, after, threads) {
   assert.ok(after.rss - before.rss <= most, `${before.rss} bytes have become ${after.rss}`);
 }
 
-for (const [how, title, visitors] of [
-  ["own", "on a port of its own", 5000],
-  ["http", "through an http.Server", 5000],
-  ["https", "through an https.Server", 500],
+// Against what a round has left that others follow: 10 000 of 30 000, 3 000 of 6 000 where TLS has reached its size by then.
+for (const [how, title, visitors, warm] of [
+  ["own", "on a port of its own", 5000, 1],
+  ["http", "through an http.Server", 5000, 1],
+  ["https", "through an https.Server", 1000, 2],
 ]) {
   test(`${6 * visitors} connections ${title} leave nothing`, async () => {
     const tls = how === "https" ? certificate() : undefined;
@@ -72,8 +73,7 @@ for (const [how, title, visitors] of [
         program.tell();
         found.push(JSON.parse(await program.line("LEFT")));
       }
-      // After two of six: 10 000 of 30 000.
-      check(found[1], found.at(-1), 1);
+      check(found[warm], found.at(-1), 1);
       program.close();
       const stats = { connects: 6 * visitors, closes: { 1000: 6 * visitors } };
       assert.deepEqual(JSON.parse(await program.line("STATS")), stats);

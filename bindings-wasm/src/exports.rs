@@ -56,7 +56,7 @@ fn text<'a>(len: usize) -> &'a [u8] {
 
 /// The text that JavaScript has left, which `TextEncoder` wrote.
 fn name<'a>(len: usize) -> &'a str {
-    core::str::from_utf8(text(len)).unwrap_or_default()
+    text(len).utf8_chunks().next().map_or("", |chunk| chunk.valid())
 }
 
 fn answer(index: usize, value: u32) {

@@ -62,6 +62,7 @@ export class Client {
 
   events(name?: string | { buffer?: number }, options?: { buffer?: number }): Events {
     if (typeof name === "object") return this.events(undefined, name);
+    if (name !== undefined) checkName(name);
     return this.#routes.iterate(name, options?.buffer ?? 1024);
   }
 

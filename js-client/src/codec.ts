@@ -1,7 +1,7 @@
 // Payloads as values: `text`, `json`, `bytes`, or a pair of functions of the application's.
 
 import { decoder, encoder } from "./engine.js";
-import { type EtpError, failure, invalidOption, shown } from "./error.js";
+import { type EtpError, failure, invalidOption } from "./error.js";
 
 /** What a message carries: text where it is UTF-8. */
 export type Wire = string | Uint8Array;
@@ -36,7 +36,7 @@ const BYTES = "bytes";
 function toWire(value: any, kinds: string): Wire {
   if (kinds !== BYTES && isText(value)) return value;
   const view = value instanceof ArrayBuffer ? new Uint8Array(value) : value;
-  if (kinds === TEXT || !ArrayBuffer.isView(view)) throw invalid(`a payload is to be ${kinds}, not ${shown(value)}`);
+  if (kinds === TEXT || !ArrayBuffer.isView(view)) throw invalid(`a payload is to be ${kinds}, not ${typeof value}`);
   const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
   try {
     return decoder.decode(bytes);
@@ -49,7 +49,8 @@ function tried<T>(f: () => T): T {
   try {
     return f();
   } catch (error) {
-    throw invalid(`the codec failed: ${shown(error)}`, error);
+    // Its text may quote the payload.
+    throw invalid("the codec failed", error);
   }
 }
 

@@ -10,21 +10,24 @@ const HIDDEN =
   "a browser does not say why (no server, its certificate, a refused handshake, this page's Content-Security-Policy)";
 
 export function refused(socket: WebSocket, cause: unknown) {
-  const [shownUrl] = socket.url.split(/[?#]/);
+  // Without what may be secret.
+  const shownUrl = socket.url.replace(/\/\/.*@|[?#].*/g, "");
   return failure("connect_failed", `dialling ${shownUrl} failed: ${cause ? shown(cause) : HIDDEN}`, cause);
 }
 
 /** What an option is, or its function gives. */
 async function asked<T>(option: T | (() => T | Promise<T>), name: string): Promise<T> {
   try {
+    // What is called here may close the client, which has to wait for it by then.
+    await 0;
     return await (typeof option === "function" ? (option as () => T)() : option);
   } catch (error) {
     throw failure("connect_failed", `the function ${name} failed: ${shown(error)}`, error);
   }
 }
 
-/** A socket that has begun to open, unless `given up` rejects before. */
-export async function dial(url: Dialled, { auth, WebSocket = globalThis.WebSocket }: Options): Promise<WebSocket> {
+/** What makes a socket that begins to open, when the URL and the token are there. */
+export async function dial(url: Dialled, { auth, WebSocket = globalThis.WebSocket }: Options) {
   if (!WebSocket) throw failure("unsupported_platform", "there is no WebSocket here: pass one as the option WebSocket");
   const given = await asked(url, "url");
   const token = await asked(auth, "auth");
@@ -34,13 +37,17 @@ export async function dial(url: Dialled, { auth, WebSocket = globalThis.WebSocke
     const base64 = btoa(String.fromCharCode(...encoder.encode(token as string)));
     protocols.push("etp", `etp.auth.${base64.replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "")}`);
   }
-  try {
-    const target = new URL(given as string, globalThis.location?.href);
-    target.protocol = target.protocol.replace("http", "ws");
-    const socket = new WebSocket(target, protocols);
-    socket.binaryType = "arraybuffer";
-    return socket;
-  } catch (error) {
-    throw failure("connect_failed", `no WebSocket can be made: ${shown(error)}`, error);
-  }
+  return () => {
+    try {
+      // Not all engines have a `URL` that resolves, nor a WebSocket that takes one.
+      const target = /^wss?:/.test(given as string)
+        ? String(given)
+        : new URL(given as string, globalThis.location?.href).href.replace("http", "ws");
+      const socket = new WebSocket(target, protocols);
+      socket.binaryType = "arraybuffer";
+      return socket;
+    } catch (error) {
+      throw failure("connect_failed", `no WebSocket can be made: ${shown(error)}`, error);
+    }
+  };
 }

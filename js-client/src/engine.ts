@@ -51,8 +51,8 @@ export function start() {
   look();
 }
 
-/** Memory that has grown is another buffer. */
-function look() {
+/** Memory that has grown is another buffer: to be called after whatever may have allocated, as asking each time costs much. */
+export function look() {
   const { buffer } = wasm.memory;
   if (memory?.buffer === buffer) return;
   const block = wasm.etp_block();
@@ -63,21 +63,36 @@ function look() {
 
 /** Leaves text, or the first bytes of a message, for the next call; answers its length in bytes. */
 export function write(head: string | Uint8Array): number {
-  look();
-  if (typeof head === "string") return encoder.encodeInto(head, text).written;
-  text.set(head);
-  return head.length;
+  const { length } = head;
+  if (typeof head !== "string") text.set(head);
+  // Short and nearly always ASCII: a loop costs less than a call into the browser.
+  else if (length > MAX_HEAD) return encoder.encodeInto(head, text).written;
+  else
+    for (let at = 0; at < length; at++) {
+      const unit = head.charCodeAt(at);
+      if (unit > 127) return encoder.encodeInto(head, text).written;
+      text[at] = unit;
+    }
+  return length;
+}
+
+/** Text that the module has written. */
+export function read(at: number, length: number): string {
+  let text = "";
+  for (let end = at + length; at < end; at++) {
+    if (memory[at]! > 127) return text + decoder.decode(memory.subarray(at, end));
+    text += String.fromCharCode(memory[at]!);
+  }
+  return text;
 }
 
 /** What the last call answered beside its result. */
 export function words(): Uint32Array {
-  look();
   return numbers;
 }
 
 /** What the module has written. */
 export function bytes(at: number, length: number): Uint8Array {
-  look();
   return memory.subarray(at, at + length);
 }
 

@@ -2,7 +2,7 @@
 
 import { isText, type Wire } from "./codec.js";
 import { type Dialled, dial, refused } from "./dial.js";
-import { bytes, decoder, encoder, MAX_HEAD, now, wasm, words, write } from "./engine.js";
+import { bytes, decoder, encoder, look, MAX_HEAD, now, read, wasm, words, write } from "./engine.js";
 import { type EtpError, failure, shown } from "./error.js";
 import { checkNumber, type End, type Options } from "./options.js";
 import { failed, type Routes } from "./routes.js";
@@ -35,8 +35,8 @@ const CLOSED = -1;
 const FULL = -2;
 const TOO_MANY_ACKS = -3;
 
-/** How many UTF-16 units of a frame are looked at first: most heads are shorter. */
-const GLANCE = 64;
+/** The longest id with a separator before and after it. */
+const ID = 23;
 
 const OPEN = 1;
 
@@ -68,6 +68,8 @@ interface Link {
   /** The next look at its silence, or the end of its closing. */
   timer?: Timer;
   probing?: boolean;
+  /** It is to end, whoever began that. */
+  shut?: boolean;
   /** The close code that is meant by the one that a script may send. */
   means?: number | undefined;
   /** Its end has been told. */
@@ -117,12 +119,14 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   const state = () => STATES[life && wasm.etp_state(life)]!;
 
   async function connect(signal: AbortSignal | undefined): Promise<void> {
-    signal?.throwIfAborted();
-    if (life) throw failure("invalid_state", `this client is not closed yet, but ${state()}`);
+    if (signal?.aborted) throw signal.reason;
+    if (life) throw failure("invalid_state", "this client is not closed yet");
     const { base = 0, cap = 0, resetAfter = 0 } = reconnect ?? {};
     life = wasm.etp_create(queue, maxPendingAcks, reconnect ? 1 : 0, base, cap, resetAfter);
     headAt = wasm.etp_head(life);
+    look();
     closing = false;
+    last = undefined;
     over = new Promise((resolve) => {
       finished = resolve;
     });
@@ -131,7 +135,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     signal?.addEventListener("abort", abort);
     try {
       first = await open();
-      signal?.throwIfAborted();
+      if (signal?.aborted) throw signal.reason;
       await greet(first);
     } catch (error) {
       closing = true;
@@ -150,8 +154,8 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
       throw failure("invalid_option", "a close has 1000 or 3000 to 4999, up to 123 bytes");
     }
     if (!life) return;
-    if (link) shut(link, code, reason);
     closing = true;
+    if (link) shut(link, code, reason);
     interrupt(gone());
     // Closing in `onDisconnect` does not wait for itself.
     if (!telling) await over;
@@ -171,10 +175,9 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     const late = setTimeout(() => {
       interrupt(failure("connect_failed", `no connection within dialTimeout (${dialTimeout} ms)`));
     }, dialTimeout);
-    const dialling = dial(url, options).then((socket) => {
-      // Given up while the URL or the token was asked for.
-      if (opening.over) socket.close();
-      else return opened(opening, socket);
+    const dialling = dial(url, options).then((make): unknown => {
+      // Not if it was given up while the URL or the token was asked for.
+      if (!opening.over) return opened(opening, make());
     });
     try {
       await until(dialling);
@@ -203,7 +206,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
         link = opening;
         resolve();
       };
-      socket.onmessage = ({ data }) => receive(opening, data);
+      socket.onmessage = ({ data, timeStamp }) => receive(opening, data, timeStamp ?? now());
       // A browser tells nothing here, Node the cause.
       socket.onerror = (event) => {
         cause = (event as ErrorEvent).error ?? (event as ErrorEvent).message;
@@ -234,6 +237,8 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     }
     while (isOpen(to)) {
       const head = wasm.etp_next(life, now());
+      look();
+      const [low, high, slot] = words();
       settle();
       if (!head) {
         arm();
@@ -243,7 +248,6 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
         watch(to);
         return;
       }
-      const [low, high, slot] = words();
       const one = waiting.get(slot!)!;
       const { payload } = one;
       Object.assign(one, { low, high, queued: false, payload: undefined });
@@ -259,12 +263,15 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     await until(new Promise(() => {}));
   }
 
-  /** Begins to close a connection. */
+  /** Begins to close a connection, or only to wait for its end where it is closing already. */
   function shut(to: Link, code: number, reason = "", means?: number) {
-    if (!isOpen(to)) return;
-    to.socket!.close(code, reason);
+    if (to.shut) return;
+    to.shut = true;
+    if (isOpen(to)) {
+      to.socket!.close(code, reason);
+      to.means = means;
+    }
     wasm.etp_closing(life);
-    to.means = means;
     clearTimeout(to.timer);
     to.timer = setTimeout(lost, closeTimeout, to, 1006, reason);
   }
@@ -340,13 +347,14 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   function listen(how: "addEventListener" | "removeEventListener") {
     globalThis[how]?.("online", woken);
     globalThis[how]?.("pageshow", woken);
-    globalThis.document?.[how]("visibilitychange", woken);
+    globalThis.document?.[how]?.("visibilitychange", woken);
   }
 
   /** The network or the page is back: what was to be tried later is tried now. */
-  function woken() {
+  function woken({ type }: Event) {
+    if (type === "visibilitychange" && document.hidden) return;
     hurry?.();
-    if (link && !link.held) look(link);
+    if (link && !link.held) ping(link);
   }
 
   /** Looks at the connection's silence again when it could have lasted long enough. */
@@ -354,18 +362,24 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     if (!probe || !isOpen(at)) return;
     clearTimeout(at.timer);
     const silence = at.heard + probe.interval - now();
-    at.timer = setTimeout(silence > 0 ? watch : look, Math.max(silence, 0), at);
+    at.timer = setTimeout(silence > 0 ? watch : ping, Math.max(silence, 0), at);
   }
 
   /** Asks whether anybody is there. */
-  async function look(at: Link): Promise<void> {
+  async function ping(at: Link): Promise<void> {
     if (!probe || at.probing || !isOpen(at)) return;
     at.probing = true;
     const asked = now();
     try {
       await ask(probe.event, undefined, probe, at);
     } catch (error) {
-      if ((error as EtpError).code === "ack_timeout" && at.heard < asked) {
+      // Where it can't even be asked, the silence lasts as long.
+      if ((error as EtpError).code !== "ack_timeout" && isOpen(at)) {
+        await new Promise((resolve) => {
+          at.timer = setTimeout(resolve, probe.timeout);
+        });
+      }
+      if (isOpen(at) && at.heard < asked) {
         at.socket!.close(4000, "probe timeout");
         lost(at, 1006, "probe timeout");
       }
@@ -383,7 +397,6 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   function ask(name: string, data: any, how: AckOptions | undefined, only = first): Promise<any> {
     return new Promise((resolve, reject) => {
       const { timeout = ackTimeout, signal } = how ?? {};
-      signal?.throwIfAborted();
       push(name, data, only, { name, resolve, reject, signal }, checkNumber(timeout, "timeout"));
     });
   }
@@ -391,19 +404,23 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   /** Sends an event, or lets it wait. `only`: on this connection, ahead of what waits. */
   function push(name: string, data: any, only = first, calling?: Waiting, timeout = 0) {
     const payload = codec.encode(data);
+    // Not before: what encodes may abort it.
+    if (calling?.signal?.aborted) throw calling.signal.reason;
     if (!isText(name)) throw badName(name);
     const length = write(name);
     if (!fits(length + 5, payload)) throw tooLarge(name);
-    if (!life || (only && only !== link)) throw gone();
-    if (link && !isOpen(link)) wasm.etp_closing(life);
+    if (!life || closing || (only && !isOpen(only))) throw gone();
+    if (link && !isOpen(link)) shut(link, 1000);
     if (link && link.socket!.bufferedAmount + length + payload.length > maxOutbox) {
       throw failure("outbox_full", `more than maxOutbox (${maxOutbox}) would wait: await drain()`);
     }
-    const slot = ++lastSlot;
+    lastSlot = (lastSlot % 2e9) + 1;
+    const slot = lastSlot;
     const ahead = only ? 1 : 0;
     const head = calling
       ? wasm.etp_ask(life, length, slot, timeout, ahead, now())
       : wasm.etp_emit(life, length, slot, ahead);
+    look();
     if (head < 0)
       throw head === CLOSED ? gone() : head === FULL ? full() : head === TOO_MANY_ACKS ? tooMany() : badName(name);
     if (calling || !head) {
@@ -432,20 +449,20 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   }
 
   function send(to: Link, head: number, payload: Wire) {
-    const written = bytes(headAt, head);
     if (typeof payload === "string") {
-      to.socket!.send(decoder.decode(written) + payload);
+      to.socket!.send(read(headAt, head) + payload);
       return;
     }
     const message = new Uint8Array(head + payload.length);
-    message.set(written);
+    message.set(bytes(headAt, head));
     message.set(payload, head);
     to.socket!.send(message);
   }
 
   async function drain(to = link): Promise<void> {
     while (to && isOpen(to)) {
-      if (to.socket!.bufferedAmount <= maxOutbox / 2) return;
+      // Not all engines tell.
+      if (!(to.socket!.bufferedAmount > maxOutbox / 2)) return;
       await new Promise((resolve) => setTimeout(resolve, LOOK));
     }
     throw gone();
@@ -470,6 +487,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   /** Tells the calls that have ended without a reply. */
   function settle() {
     for (let slot = wasm.etp_ended(life); slot; slot = wasm.etp_ended(life)) {
+      look();
       const [how] = words();
       const why =
         how === TIMED_OUT ? failure("ack_timeout", "no reply by the deadline") : how === LOST ? gone() : tooMany();
@@ -483,7 +501,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     if (at >= timerAt) return;
     clearTimeout(timer);
     timerAt = at;
-    timer = setTimeout(expire, at - now());
+    timer = setTimeout(expire, Math.max(at - now(), 0));
   }
 
   function expire() {
@@ -495,8 +513,10 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
 
   // --- What comes --------------------------------------------------------------------------------------------------
 
-  function receive(from: Link, data: string | ArrayBuffer) {
-    from.heard = now();
+  function receive(from: Link, data: string | ArrayBuffer, at: number) {
+    // It is told to go, and some sockets go on.
+    if (from.means) return;
+    if (probe) from.heard = now();
     const frame = typeof data === "string" ? data : new Uint8Array(data);
     if (!fits(0, frame)) {
       shut(from, 4009, "message too large", 1009);
@@ -506,18 +526,18 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     const part = (from: number, to?: number): Wire => frame.slice(from, to);
     const text = frame === data ? 1 : 0;
     let kind = MORE;
-    for (let size = GLANCE; kind === MORE; size = MAX_HEAD) {
-      kind = wasm.etp_receive(life, write(part(0, size)), frame.length <= size ? 1 : 0, text, from.heard);
+    for (let size = frame.indexOf("||" as never) + ID; kind === MORE; size = MAX_HEAD) {
+      kind = wasm.etp_receive(life, write(part(0, size)), frame.length <= size ? 1 : 0, text, at);
     }
     if (!kind) return;
-    const [low, high, nameEnd, at] = words();
+    if (kind >= MALFORMED) look();
+    const [low, high, nameEnd, payloadAt] = words();
     if (kind >= MALFORMED) {
-      const why = decoder.decode(bytes(low!, high!));
-      report(failure("malformed_frame", `a frame of length ${frame.length} was dropped: ${why}`));
+      report(failure("malformed_frame", `a frame of length ${frame.length} was dropped: ${read(low!, high!)}`));
       if (kind > MALFORMED) shut(from, 4008, "malformed frames", 1008);
       return;
     }
-    const payload = part(at!);
+    const payload = part(payloadAt!);
     if (kind === REPLY) {
       const { resolve, reject } = take(low!);
       try {

@@ -26,11 +26,11 @@ const PROBE = { interval: 25_000, timeout: 10_000 };
 
 /** What else is one, and its kind. */
 const OTHERS = {
-  codec: "stringobject",
-  auth: "stringfunction",
-  reconnect: "booleanobject",
+  codec: "string or object",
+  auth: "string or function",
+  reconnect: "boolean or object",
   shouldReconnect: "function",
-  probe: "stringobject",
+  probe: "string or object",
   WebSocket: "function",
 };
 
@@ -54,10 +54,10 @@ export function checkNumber(value: any, what: string): number {
 
 function checked(given: any, numbers: Record<string, number>, others: Record<string, string>): any {
   const found: any = { ...numbers };
-  for (const [name, value] of Object.entries(given)) {
+  for (const [name, value] of Object.entries(given ?? {})) {
     if (value === undefined) continue;
     const kinds = others[name];
-    if (!kinds && !(name in numbers)) {
+    if (!Object.hasOwn({ ...numbers, ...others }, name)) {
       throw failure(
         "invalid_option",
         `there is no option ${shown(name)}, but ${Object.keys({ ...numbers, ...others }).join(", ")}`,
@@ -75,6 +75,9 @@ export function checkOptions(given: any): Options {
   const { reconnect = true, probe } = options;
   options.codec = codecOf(options.codec);
   options.reconnect = reconnect && checked(reconnect, RECONNECT, {});
-  if (probe) options.probe = checked(probe.event ? probe : { event: probe }, PROBE, { event: "string" });
+  if (probe)
+    options.probe = checked(typeof probe === "string" ? { event: probe } : { event: null, ...probe }, PROBE, {
+      event: "string",
+    });
   return options;
 }

@@ -78,7 +78,8 @@ export function routing() {
     };
     try {
       const result = through(0);
-      if (typeof result?.then === "function") result.then(reply, wrong);
+      // A promise of our own answers once, whatever theirs does.
+      if (typeof result?.then === "function") (async () => result)().then(reply, wrong);
       else reply?.(result);
     } catch (error) {
       wrong(error);

@@ -1,3 +1,6 @@
+// `Symbol.asyncDispose`, whatever `lib` a project names.
+/// <reference lib="esnext.disposable" />
+
 // --- Events and their types ----------------------------------------------------------------------------------------
 
 /**
@@ -128,10 +131,13 @@ export interface ClientOptions {
    * A token, or a function that is asked for it at each dial. It travels as a subprotocol, since a script can set no header;
    * the server has to select `etp`, as those of this project do.
    */
-  auth?: string | (() => string | Promise<string>);
+  auth?: string | null | (() => string | null | undefined | Promise<string | null | undefined>);
   /** Whether and how to come back. Default: yes. */
   reconnect?: boolean | Reconnect;
-  /** Decides after which ends to come back, instead of the usual rule: all but its own close, 1008, and 1000 with a reason other than `server shutdown`. */
+  /**
+   * Decides after which ends to come back, instead of the usual rule: all but its own close, 1008, and 1000 with a reason other than
+   * `server shutdown`. In its argument `willReconnect` is what that rule says. The first connection is not asked about until `connect` has resolved.
+   */
   shouldReconnect?: (disconnect: Disconnect) => boolean;
   /** Events that may wait while away. Default 0: `emit` throws `connection_closed` then. */
   queue?: number;
@@ -153,7 +159,10 @@ export interface ClientOptions {
    */
   probe?: string | Probe;
   /** The WebSocket to use where there is none, or another is wanted: in Node 20 that of the package `ws`. */
-  WebSocket?: any;
+  WebSocket?: new (
+    url: string,
+    protocols: string[],
+  ) => any;
 }
 
 export interface AckOptions {
@@ -208,7 +217,8 @@ export class Client<In = AnyEvents, Out = AnyEvents> {
   constructor(url: string | URL | (() => string | URL | Promise<string | URL>), options?: ClientOptions);
 
   /**
-   * Connects: one attempt. When it resolves, `onConnect` has ended. A client that was closed may connect anew.
+   * Connects: one attempt, which is the application's to repeat. When it resolves, `onConnect` has ended, and from then on the client comes
+   * back by itself. A client that was closed may connect anew.
    * @throws EtpError `connect_failed`, `invalid_state`, `unsupported_platform`; or the signal's reason
    */
   connect(options?: { signal?: AbortSignal }): Promise<this>;
@@ -223,7 +233,10 @@ export class Client<In = AnyEvents, Out = AnyEvents> {
   /** As `on`, for one event. */
   once<K extends Name<In>>(name: K, handler: (data: Payload<In, K>) => Reply<In, K>): Off;
   off(name: Name<In>): void;
-  /** Called at each new connection: log in and join rooms here. Events wait until it has ended; if it fails the connection is closed. */
+  /**
+   * Called at each new connection: log in and join rooms here, on its `conn`. Events wait until it has ended, those that the client itself
+   * emits too; if it fails the connection is closed.
+   */
   onConnect(f: (conn: ClientConn<Out>) => unknown): Off;
   /** Called once for each connection that has ended. */
   onDisconnect(f: (disconnect: Disconnect) => unknown): Off;
@@ -231,7 +244,7 @@ export class Client<In = AnyEvents, Out = AnyEvents> {
   onError(f: (error: EtpError) => unknown): Off;
   /** Handles events that have no handler. What it returns is the acknowledgment. */
   onUnknownEvent(f: (name: string, data: any) => unknown): Off;
-  /** Wraps every event: `async (event, next) => next()`. The first added is the outermost. */
+  /** Wraps every event: `async (event, next) => next()`. The first added is the outermost. It awaits `next()` or returns it: else a handler's failure may be told to nobody. */
   use(middleware: (event: MiddlewareEvent, next: Next) => any): this;
   /**
    * Copies of the events of this name, or of all. It never replies, and ends when the client is closed. One that falls
@@ -251,11 +264,15 @@ export class Client<In = AnyEvents, Out = AnyEvents> {
    * @throws EtpError `ack_timeout`, `connection_closed`, `too_many_acks`, and what `emit` throws
    */
   emitWithAck<K extends Name<Out>>(name: K, ...data: DataArgsThen<Out, K, AckOptions>): Promise<Ack<Out, K>>;
-  /** Resolves when less than half of `maxOutbox` waits to be sent. */
+  /**
+   * Resolves when no more than half of `maxOutbox` waits to be sent.
+   * @throws EtpError `connection_closed`
+   */
   drain(): Promise<void>;
   /**
-   * Closes; resolves at the end: what was emitted before is sent, and `onDisconnect` has ended. A script may send 1000 and
-   * 3000 to 4999.
+   * Closes; resolves at the end: what was emitted before is sent, and `onDisconnect` has ended (while that runs already, it is not
+   * waited for). A script may send 1000 and 3000 to 4999.
+   * @throws EtpError `invalid_option`
    */
   close(code?: number, reason?: string): Promise<void>;
   /** `close()`. */

@@ -13,7 +13,7 @@ export async function load(source: Source | Promise<Source>): Promise<void> {
     let given: any = await source;
     if (typeof given === "string" || given instanceof URL) given = await fetch(given);
     if (given.arrayBuffer) {
-      if (!given.ok) throw given.status;
+      if (!given.ok) throw `${given.status} ${given.url}`;
       given = await given.arrayBuffer();
     }
     loaded = given instanceof WebAssembly.Module ? given : await WebAssembly.compile(given);

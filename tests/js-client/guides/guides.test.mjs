@@ -1,5 +1,4 @@
-// The README's page runs as printed, and the guides' programs within small applications, in Chromium; TypeScript checks what is
-// in TypeScript.
+// The README's programs and the guides' run as printed, in Chromium; TypeScript checks what is in TypeScript.
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -54,88 +53,185 @@ async function open(t, url) {
   t.after(() => page.close());
   page.setDefaultTimeout(TIMEOUT);
   const errors = [];
+  const messages = [];
   page.on("pageerror", (error) => errors.push(String(error)));
   page.on("console", (message) => {
+    messages.push([message.type(), message.text()]);
     if (["error", "warning"].includes(message.type())) errors.push(message.text());
   });
+  page.on("dialog", (dialog) => dialog.accept());
   await page.goto(url);
-  return { page, errors };
+  const logged = (type) => messages.filter(([found]) => found === type).map(([, text]) => text);
+  /** Waits until it has said this. */
+  async function says(text) {
+    while (!messages.some(([, found]) => found === text)) await page.waitForEvent("console");
+  }
+  return { page, errors, logged, says };
 }
 
-test("the README's page runs as printed, with its server's lines in an application", async (t) => {
-  const [page, server] = programs("js-client/README.md");
-  assert.deepEqual([page.language, server.language], ["html", "js"]);
-  writeFileSync(place("index.html"), page.program);
-  writeFileSync(place("server.mjs"), APPLICATION + server.program);
+/** The README's page, its server, and the command that starts it, as their names stand there. */
+function printed() {
+  const text = readFileSync(join(root, "js-client/README.md"), "utf8");
+  for (const [, name, program] of text.matchAll(/^`([\w.]+)`.*:\n\n```\w+\n([\s\S]*?)^```$/gm)) {
+    writeFileSync(place(name), program);
+  }
+  const [install, start] = programs("js-client/README.md").filter(({ language }) => language === "sh");
+  assert.equal(install.program, "npm install etp-ws-client etp-ws\n");
+  return start.program.trim();
+}
 
-  const node = join(root, ".build/node/26/bin/node");
-  const application = spawn(node, ["server.mjs"], { cwd: folder, stdio: ["ignore", "pipe", "inherit"] });
-  const ended = once(application, "exit");
-  t.after(async () => {
-    application.kill("SIGKILL");
-    await ended;
+test("the README's page and its server run as printed, in two windows, and survive a restart of the server", async (t) => {
+  const [command, ...args] = printed().split(" ");
+  assert.equal(command, "node");
+  let stop;
+  t.after(() => stop());
+  async function start(port) {
+    const node = join(root, ".build/node/26/bin/node");
+    const env = { ...process.env, PORT: port };
+    const application = spawn(node, args, { cwd: folder, env, stdio: ["ignore", "pipe", "inherit"] });
+    const ended = once(application, "exit");
+    stop = async () => {
+      application.kill("SIGKILL");
+      await ended;
+    };
+    const [url] = await Promise.race([once(createInterface({ input: application.stdout }), "line"), ended]);
+    return url;
+  }
+
+  const url = await start(0);
+  const [ann, bob] = [await open(t, url), await open(t, url)];
+  const shown = ({ page }, text) => page.getByText(text, { exact: true }).first().waitFor();
+  await shown(ann, "in the lobby: 1");
+  await shown(bob, "in the lobby: 2");
+  await bob.page.getByLabel("Message").fill("hello");
+  await bob.page.getByRole("button", { name: "Say" }).click();
+  await shown(ann, "somebody said: hello");
+  await shown(bob, "somebody said: hello");
+  await shown(bob, "heard by 2");
+  assert.deepEqual([...ann.errors, ...bob.errors], []);
+
+  await bob.page.close();
+  await stop();
+  await shown(ann, "lost (1006), coming back");
+  await start(new URL(url).port);
+  await ann.page.getByText("in the lobby: 1", { exact: true }).nth(1).waitFor();
+});
+
+/** Opens a page that runs a program of the README, on a server that answers frames so. */
+async function run(t, number, serve, refuses = false) {
+  const typed = programs("js-client/README.md").filter(({ language }) => language === "ts");
+  const entry = place("programs", `${number}.ts`);
+  writeFileSync(entry, typed[number].program);
+  const served = await host(t, await bundled(entry, "esm"), serve);
+  served.did.refuses = refuses;
+  return { ...served, ...(await open(t, served.url)) };
+}
+
+test("the README's program of events and acknowledgments", async (t) => {
+  let call;
+  const { live, logged, page, says } = await run(t, 0, (socket, name, id) => {
+    if (name === "say") {
+      call = id;
+      for (const frame of ['said||0||{"who":"ann","text":"hello"}', "news||0||5", 'confirm||1||"sure?"'])
+        socket.send(frame);
+    }
+    if (name === "__ack_confirm") {
+      socket.send(`__ack_say||${call}||2`);
+      socket.send('said||0||{"who":"ann","text":"bye"}');
+    }
   });
-  const [url] = await Promise.race([once(createInterface({ input: application.stdout }), "line"), ended]);
-
-  const { page: shown, errors } = await open(t, url);
-  await shown.getByText("hello, you", { exact: true }).waitFor();
-  assert.deepEqual(errors, []);
+  await says("ann: bye");
+  await live(0);
+  // What it logged before has come when it answers.
+  await page.evaluate("0");
+  assert.deepEqual(logged("log"), ["ann: hello", "unknown: news 5", "heard by 2", "ann: bye"]);
+  assert.match(logged("debug").join(), /^said [\d.]+ ms,news [\d.]+ ms,confirm [\d.]+ ms,said [\d.]+ ms$/);
+  assert.deepEqual(logged("error"), []);
 });
 
-/** What stands around the README's lines: it serves the page and the installed package. */
-const APPLICATION = `import { readFileSync } from "node:fs";
-import { createServer } from "node:http";
-
-const httpServer = createServer((request, response) => {
-  if (request.url === "/favicon.ico") return response.writeHead(204).end();
-  const [file, type] = request.url === "/" ? ["index.html", "text/html"] : [request.url.slice(1), "text/javascript"];
-  response.setHeader("Content-Type", type).end(readFileSync(file));
+test("the README's program that connects to a server that is not there yet, and stays away when it is told to", async (t) => {
+  const received = [];
+  const serve = (socket, name, id, payload) => {
+    received.push(name + payload);
+    if (id !== "0") socket.send(`__ack_${name}||${id}||`);
+    if (name === "say") socket.close(4001, "log in first");
+  };
+  const { did, live, logged, says, until } = await run(t, 1, serve, true);
+  await until(() => did.refused > 1);
+  did.refuses = false;
+  await says("4001 log in first gone");
+  assert.deepEqual(received, ['join"lobby"', 'say"hello"']);
+  assert.deepEqual(did.offered, ["etp", `etp.auth.${Buffer.from("a token").toString("base64url")}`]);
+  assert.ok(logged("log").filter((text) => text.startsWith("not yet: EtpError: dialling ")).length >= 2);
+  await live(0);
 });
-httpServer.listen(0, "127.0.0.1", () => console.log("http://127.0.0.1:" + httpServer.address().port));
-`;
+
+/** Acknowledges what wants it, and tells what was said. */
+function echo(socket, name, id, payload) {
+  if (id !== "0") socket.send(`__ack_${name}||${id}||`);
+  if (name === "say") socket.send(`said||0||${payload}`);
+}
 
 /** A server of ETP's frames that counts its connections, and a page with a bundle. */
-async function host(t, bundle) {
+async function host(t, bundle, serve = echo) {
   const http = createServer((request, response) => {
     if (request.url === "/app.js") response.setHeader("Content-Type", "text/javascript").end(bundle);
     else if (request.url === "/") {
-      const html = '<!doctype html><link rel="icon" href="data:,"><div id="app"></div><script src="/app.js"></script>';
-      response.setHeader("Content-Type", "text/html").end(html);
-    } else response.writeHead(404).end();
+      const script = '<div id="app"></div><script type="module" src="/app.js"></script>';
+      response.setHeader("Content-Type", "text/html").end(`<!doctype html><link rel="icon" href="data:,">${script}`);
+    } else if (request.url === "/token") response.end("a token");
+    else response.writeHead(404).end();
   });
-  const sockets = new WebSocketServer({ server: http, path: "/ws" });
-  /** Waits until so many connections live. */
-  async function live(count) {
+  /** What it has done; while it refuses it lets nobody in. */
+  const did = { refuses: false, refused: 0, joined: 0 };
+  const verifyClient = () => {
+    if (did.refuses) did.refused += 1;
+    sockets.emit("change");
+    return !did.refuses;
+  };
+  const handleProtocols = (offered) => {
+    did.offered = [...offered];
+    return "etp";
+  };
+  const sockets = new WebSocketServer({ server: http, path: "/ws", verifyClient, handleProtocols });
+  /** Waits until it has done so much. */
+  async function until(reached) {
     const signal = AbortSignal.timeout(TIMEOUT);
-    while (sockets.clients.size !== count) await once(sockets, "change", { signal });
+    while (!reached()) await once(sockets, "change", { signal });
   }
   sockets.on("connection", (socket) => {
     sockets.emit("change");
     socket.on("message", (data) => {
       const [, name, id, payload] = /^(.*?)\|\|(\d+)\|\|(.*)$/s.exec(data.toString());
-      if (id !== "0") socket.send(`__ack_${name}||${id}||`);
-      if (name === "say") socket.send(`said||0||${payload}`);
+      if (name === "join") did.joined += 1;
+      serve(socket, name, id, payload);
     });
     socket.on("close", () => sockets.emit("change"));
   });
+  /** Ends all connections. */
+  const drop = () => {
+    for (const socket of sockets.clients) socket.terminate();
+  };
   http.listen(0, "127.0.0.1");
   await once(http, "listening");
   t.after(async () => {
-    for (const socket of sockets.clients) socket.terminate();
+    drop();
     sockets.close();
     http.closeAllConnections();
     http.close();
     await once(http, "close");
   });
-  return { live, url: `http://127.0.0.1:${http.address().port}/` };
+  const live = (count) => until(() => sockets.clients.size === count);
+  return { did, drop, live, until, url: `http://127.0.0.1:${http.address().port}/` };
 }
 
-async function bundled(entry) {
+async function bundled(entry, format = "iife") {
   const { outputFiles } = await build({
     entryPoints: [entry],
     bundle: true,
     write: false,
-    format: "iife",
+    format,
+    target: "es2022",
     jsx: "automatic",
     define: {
       "process.env.NODE_ENV": '"development"',
@@ -148,32 +244,38 @@ async function bundled(entry) {
   return outputFiles[0].text;
 }
 
-/** Writes a guide's one program, and those that use it; the last has `mount()` and `unmount()` as globals. */
+/** Writes a guide's two programs, and what has `mount()` and `unmount()` as globals. */
 function write(guide, files) {
-  const [{ program }] = programs(`docs/${guide}.md`);
-  for (const [name, text] of Object.entries({ "use-client.ts": program, ...files }))
+  const [hook] = programs(`docs/${guide}.md`);
+  for (const [name, text] of Object.entries({ "use-client.ts": hook.program, ...files }))
     writeFileSync(place(guide, name), text);
   return place(guide, Object.keys(files).at(-1));
 }
 
-async function livesOnce(t, bundle) {
-  const { live, url } = await host(t, bundle);
-  const { page, errors } = await open(t, url);
-  await page.evaluate("mount()");
-  await page.getByRole("status").getByText("connected", { exact: true }).waitFor();
+const shows = (page, state) => page.getByRole("status").getByText(state, { exact: true }).waitFor();
+
+/** One connection brings it, to one handler. */
+async function saysHello(page) {
   await page.getByRole("button", { name: "Say hello" }).click();
-  // One connection brings it, to one handler.
   await page.getByRole("listitem").getByText("hello", { exact: true }).waitFor();
   assert.equal(await page.getByRole("listitem").count(), 1);
+}
+
+async function livesOnce(t, bundle) {
+  const { did, live, url } = await host(t, bundle);
+  const { page, errors } = await open(t, url);
+  await page.evaluate("mount()");
+  await shows(page, "connected");
+  assert.equal(did.joined, 1);
+  await saysHello(page);
   await live(1);
   await page.evaluate("unmount()");
   await live(0);
 
   // One that goes while it connects leaves nothing behind.
   await page.evaluate("mount(); unmount(); mount(); unmount(); mount()");
-  await page.getByRole("status").getByText("connected", { exact: true }).waitFor();
-  await page.getByRole("button", { name: "Say hello" }).click();
-  await page.getByRole("listitem").getByText("hello", { exact: true }).waitFor();
+  await shows(page, "connected");
+  await saysHello(page);
   await live(1);
   await page.evaluate("unmount()");
   await live(0);
@@ -182,25 +284,57 @@ async function livesOnce(t, bundle) {
   assert.deepEqual(told, []);
 }
 
-test("React: under StrictMode one connection after mounting, none after unmounting", async (t) => {
-  const entry = write("react", {
-    "main.tsx": `import { StrictMode, useState } from "react";
-import { createRoot, type Root } from "react-dom/client";
-import { useClient } from "./use-client.js";
-
-function Chat() {
-  const [lines, setLines] = useState<string[]>([]);
-  const { client, state } = useClient("/ws", (client) => {
-    client.on("said", (line: string) => setLines((before) => [...before, line]));
-  });
-  return (
-    <main>
-      <p role="status">{state}</p>
-      <ul>{lines.map((line, number) => <li key={number}>{line}</li>)}</ul>
-      <button onClick={() => client?.emit("say", "hello")}>Say hello</button>
-    </main>
+/** A server that is down when the page comes, and again later. */
+async function survives(t, bundle) {
+  const { did, drop, live, until, url } = await host(t, bundle);
+  const { page, errors } = await open(t, url);
+  did.refuses = true;
+  await page.evaluate("mount()");
+  await until(() => did.refused > 2);
+  await shows(page, "connecting");
+  did.refuses = false;
+  await shows(page, "connected");
+  assert.equal(did.joined, 1);
+  await saysHello(page);
+  await live(1);
+  // That it failed is no secret.
+  assert.ok(
+    errors.some((text) => text.includes("EtpError: dialling")),
+    errors.join("\n"),
   );
+
+  did.refuses = true;
+  drop();
+  await shows(page, "reconnecting");
+  did.refuses = false;
+  await shows(page, "connected");
+  assert.equal(did.joined, 2);
+  await live(1);
+  await page.evaluate("unmount()");
+  await live(0);
+
+  // One that goes before its next attempt makes none.
+  await page.clock.install();
+  did.refuses = true;
+  did.refused = 0;
+  await page.evaluate("mount()");
+  await until(() => did.refused > 2);
+  await page.evaluate("unmount()");
+  did.refuses = false;
+  await page.clock.runFor(60_000);
+  await page.evaluate("mount()");
+  await shows(page, "connected");
+  await live(1);
 }
+
+/** The component of a guide's second program, bundled with what mounts it. */
+function react() {
+  const [, chat] = programs("docs/react.md");
+  const entry = write("react", {
+    "chat.tsx": chat.program,
+    "main.tsx": `import { StrictMode } from "react";
+import { createRoot, type Root } from "react-dom/client";
+import { Chat } from "./chat.js";
 
 let root: Root;
 Object.assign(globalThis, {
@@ -212,25 +346,15 @@ Object.assign(globalThis, {
 });
 `,
   });
-  await livesOnce(t, await bundled(entry));
-});
+  return bundled(entry);
+}
 
-test("Vue: one connection after mounting, none after unmounting", async (t) => {
+function vue() {
+  const [, chat] = programs("docs/vue.md");
   const entry = write("vue", {
-    "main.ts": `import { type App, createApp, defineComponent, h, ref } from "vue";
-import { useClient } from "./use-client.js";
-
-const Chat = defineComponent(() => {
-  const lines = ref<string[]>([]);
-  const { client, state } = useClient("/ws", (client) => {
-    client.on("said", (line: string) => void lines.value.push(line));
-  });
-  return () => h("main", [
-    h("p", { role: "status" }, state.value),
-    h("ul", lines.value.map((line) => h("li", line))),
-    h("button", { onClick: () => client.emit("say", "hello") }, "Say hello"),
-  ]);
-});
+    "chat.ts": component(chat.program),
+    "main.ts": `import { type App, createApp } from "vue";
+import Chat from "./chat.js";
 
 let app: App;
 Object.assign(globalThis, {
@@ -242,8 +366,21 @@ Object.assign(globalThis, {
 });
 `,
   });
-  await livesOnce(t, await bundled(entry));
-});
+  return bundled(entry);
+}
+
+/** A single-file component as the module that Vue's compiler makes of it. */
+function component(text) {
+  const { compileScript, parse } = installed("vue/compiler-sfc");
+  const { descriptor, errors } = parse(text);
+  assert.deepEqual(errors, []);
+  return compileScript(descriptor, { id: "chat", inlineTemplate: true }).content;
+}
+
+for (const [guide, bundle] of Object.entries({ "React, under StrictMode": react, Vue: vue })) {
+  test(`${guide}: one connection after mounting, none after unmounting`, async (t) => livesOnce(t, await bundle()));
+  test(`${guide}: a server that is down when the page comes, and later`, async (t) => survives(t, await bundle()));
+}
 
 test("TypeScript accepts the README's programs and the guides'", () => {
   const types = place("types", "tsconfig.json");
@@ -254,11 +391,12 @@ test("TypeScript accepts the README's programs and the guides'", () => {
     writeFileSync(place("types", `readme-${count}.ts`), `${program}\nexport {};\n`);
   }
   assert.ok(count > 0);
-  for (const guide of ["react", "vue"]) {
-    const found = programs(`docs/${guide}.md`);
-    assert.equal(found.length, 1);
-    writeFileSync(place("types", `${guide}.ts`), found[0].program);
-  }
+  const [hook, chat] = programs("docs/react.md");
+  writeFileSync(place("types/react", "use-client.ts"), hook.program);
+  writeFileSync(place("types/react", "chat.tsx"), chat.program);
+  const [composable, single] = programs("docs/vue.md");
+  writeFileSync(place("types/vue", "use-client.ts"), composable.program);
+  writeFileSync(place("types/vue", "chat.ts"), component(single.program));
   const compilerOptions = {
     strict: true,
     noEmit: true,

@@ -1,0 +1,6 @@
+import { Client, load } from "etp-ws-client/separate";
+import url from "etp-ws-client/etp-ws-client.wasm";
+import { say } from "./say.js";
+
+await load(url);
+say(Client);
