@@ -39,7 +39,7 @@ const LONGEST = 604_800_000;
 
 export type Options = typeof NUMBERS & {
   codec: Codec;
-  auth?: string | (() => string | Promise<string>);
+  auth?: string | null | (() => string | null | undefined | Promise<string | null | undefined>);
   reconnect?: typeof RECONNECT;
   shouldReconnect?: (end: End) => boolean;
   probe?: typeof PROBE & { event: string };

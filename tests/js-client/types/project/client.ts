@@ -308,13 +308,14 @@ const options: ClientOptions[] = [
   ...codecs.map((codec) => ({ codec })),
   { auth: "token" },
   { auth: async () => "token" },
+  { auth: () => localStorage.getItem("token") },
   { reconnect, probe },
   { reconnect: false, probe: "alive" },
   { reconnect: true },
   { WebSocket },
   {
     WebSocket: class {
-      constructor(readonly url: URL) {}
+      constructor(readonly url: string) {}
     },
   },
   { shouldReconnect: (end: Disconnect) => end.normal },
@@ -332,7 +333,7 @@ new Client("/ws", { codec: [String, (payload: string) => payload] });
 // @ts-expect-error: a token is text
 new Client("/ws", { auth: { token: "x" } });
 // @ts-expect-error: a token is text
-new Client("/ws", { auth: async () => undefined });
+new Client("/ws", { auth: async () => 5 });
 // @ts-expect-error: milliseconds
 new Client("/ws", { reconnect: 500 });
 // @ts-expect-error: there is no such option
