@@ -251,9 +251,12 @@ export const cases = {
       { auth: 5 },
       { probe: { interval: 5 } },
       { maxOutbox: Number.NaN },
+      { toString: () => "" },
     ]) {
       await fails(() => make(env, options), "invalid_option");
     }
+    const message = await fails(() => make(env, { auth: 5 }), "invalid_option");
+    equal(message, "auth is 5; it is to be string or function");
     await fails(() => make(env, {}, ""), "invalid_option");
   },
 
@@ -363,6 +366,7 @@ async function fails(f, code) {
       (error) => error,
     );
   if (outcome?.code !== code) throw new Error(`expected ${code}, not ${outcome?.stack ?? outcome}`);
+  return outcome.message;
 }
 
 /** What a callback is told first. */

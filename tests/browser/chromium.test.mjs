@@ -124,6 +124,35 @@ describe("what only a browser has", () => {
     });
   }
 
+  test("a page that is being hidden ends no pause", { timeout: 60_000 }, async () => {
+    const page = await client({ reconnect: { base: 600_000, cap: 600_000 } });
+    await peer.stop();
+    await page.waitForFunction(() => globalThis.c.state === "reconnecting");
+    await peer.start();
+    // A dial would ask for one of these.
+    const dials = await page.evaluate(async () => {
+      let dials = 0;
+      const Real = globalThis.WebSocket;
+      globalThis.WebSocket = class extends Real {
+        constructor(...how) {
+          super(...how);
+          dials += 1;
+        }
+      };
+      let hidden = true;
+      Object.defineProperty(document, "hidden", { get: () => hidden });
+      const counts = [];
+      for (hidden of [true, false]) {
+        document.dispatchEvent(new Event("visibilitychange"));
+        await new Promise((resolve) => setTimeout(resolve));
+        counts.push(dials);
+      }
+      return counts;
+    });
+    assert.deepEqual(dials, [0, 1]);
+    await opened.context.close();
+  });
+
   test("a page that slept while the server was started anew comes back", { timeout: 60_000 }, async () => {
     const page = await client({ reconnect: { base: 1, cap: 1 } });
     const devtools = await opened.context.newCDPSession(page);

@@ -186,7 +186,138 @@ export const cases = {
     equal(client.state, "closed");
   },
 
+  async "a close ends at closeTimeout where the server has begun it and stays"(env) {
+    const { client, wire } = await pair(env, { closeTimeout: 50 });
+    const ended = told((tell) => client.onDisconnect(tell));
+    await wire("linger", 1001);
+    await refuses(client, "connection_closed");
+    await soon(client.close(), "the end");
+    equal((await ended).willReconnect, false);
+    equal(client.state, "closed");
+  },
+
+  async "a server that has begun to close and stays is left at closeTimeout by whoever emits"(env) {
+    const { client, wire } = await pair(env, { closeTimeout: 50, reconnect: NEVER });
+    const ended = told((tell) => client.onDisconnect(tell));
+    await wire("linger", 1001);
+    await refuses(client, "connection_closed");
+    equal((await ended).willReconnect, true);
+  },
+
+  async "what a closed client emits is refused, queue or not"(env) {
+    const { client, wire, next } = await pair(env, { queue: 10, closeTimeout: 50, reconnect: NEVER });
+    await wire("pause");
+    const closed = client.close();
+    await fails(() => client.emit("e"), "connection_closed");
+    await fails(() => client.emitWithAck("e"), "connection_closed");
+    await closed;
+    await env.wire("end");
+    const away = await pair(env, { queue: 10, reconnect: NEVER });
+    const lost = told((tell) => away.client.onDisconnect(tell));
+    await wire("cut");
+    await lost;
+    away.client.emit("waits");
+    const over = away.client.close();
+    await fails(() => away.client.emit("e"), "connection_closed");
+    await over;
+    // What another life has ended with is not told of this one.
+    const again = away.client.connect();
+    const { closeCode } = await fails(() => away.client.emitWithAck("e", "", { timeout: 0 }), "ack_timeout");
+    equal(closeCode, undefined);
+    await again;
+    equal((await next()).closed, 1006);
+    ok((await next()).connected, "again");
+  },
+
   // --- Dialling ------------------------------------------------------------------------------------------------------
+
+  async "a function that is asked for the URL may close or abort"(env) {
+    const url = await env.wire("open");
+    let meanwhile = () => {};
+    const { client, next, wire } = make(
+      env,
+      () => {
+        meanwhile();
+        return url;
+      },
+      { reconnect: AT_ONCE },
+    );
+    let closed;
+    meanwhile = () => {
+      closed = client.close();
+    };
+    await fails(() => client.connect(), "connection_closed");
+    await soon(closed, "the end");
+    equal(client.state, "closed");
+    const given = new AbortController();
+    const reason = new Error("mine");
+    meanwhile = () => given.abort(reason);
+    ok((await client.connect({ signal: given.signal }).catch((error) => error)) === reason, "the signal's reason");
+    meanwhile = () => {};
+    await client.connect();
+    ok((await next()).connected, "the first dial of all");
+    const asked = new Promise((resolve) => {
+      meanwhile = () => {
+        closed = client.close();
+        resolve();
+      };
+    });
+    await wire("cut");
+    await soon(asked, "the next dial");
+    await soon(closed, "the end");
+    equal(client.state, "closed");
+    equal((await next()).closed, 1006);
+    meanwhile = () => {};
+    await client.connect();
+    ok((await next()).connected, "no other dial");
+  },
+
+  async "a dial that was given up while the URL was asked for is not made"(env) {
+    const url = await env.wire("open");
+    let give;
+    const asked = new Promise((resolve) => {
+      give = resolve;
+    });
+    let dials = 0;
+    class Counted extends (env.options.WebSocket ?? WebSocket) {
+      constructor(...how) {
+        super(...how);
+        dials += 1;
+      }
+    }
+    const { client, next } = make(env, () => asked, { WebSocket: Counted });
+    const given = new AbortController();
+    const connecting = client.connect({ signal: given.signal });
+    given.abort();
+    equal((await connecting.catch((error) => error)).name, "AbortError");
+    give(`${url}/given-up`);
+    await asked;
+    await make(env, `${url}/another`).client.connect();
+    equal((await next()).connected, "/ws/another");
+    equal(dials, 0);
+  },
+
+  async "a WebSocket is given its URL as text, and need not tell what waits"(env) {
+    const url = await env.wire("open");
+    const given = [];
+    const Real = env.options.WebSocket ?? WebSocket;
+    class Bare extends Real {
+      constructor(url, protocols) {
+        super(url, protocols);
+        given.push(url);
+      }
+      get bufferedAmount() {
+        return undefined;
+      }
+    }
+    const { client, next } = make(env, url.replace("ws:", "http:"), { WebSocket: Bare });
+    await client.connect();
+    await next();
+    equal(given, [url]);
+    client.emit("e");
+    await client.drain();
+    equal(await next(), { text: "e||0||" });
+  },
 
   async "a dial that nobody answers ends by time, by abort and by close"(env) {
     const url = await env.wire("open", "deaf");
@@ -352,7 +483,86 @@ export const cases = {
     await fails(() => conns[0].emit("e"), "connection_closed");
   },
 
+  async "a call that is late when the queue is sent leaves the others their ids"(env) {
+    const { client, next, wire } = await pair(env, { reconnect: AT_ONCE, queue: 10 });
+    const given = new AbortController();
+    let login;
+    let late;
+    let asked;
+    client.onConnect((conn) => {
+      login = conn.emitWithAck("login");
+      late = client.emitWithAck("late", "", { timeout: 1 }).catch((error) => error);
+      asked = client.emitWithAck("asked", "", { signal: given.signal }).catch((error) => error);
+      // No timer runs meanwhile: the late one is found when its turn comes.
+      for (const from = performance.now(); performance.now() - from < 100; );
+    });
+    await wire("cut");
+    equal((await next()).closed, 1006);
+    ok((await next()).connected, "again");
+    equal(await next(), { text: "login||1||" });
+    equal(await next(), { text: "asked||2||" });
+    equal((await late).code, "ack_timeout");
+    given.abort();
+    equal((await asked).name, "AbortError");
+    await wire("text", "__ack_login||1||in");
+    equal(await soon(login, "its reply"), "in");
+  },
+
+  async "the connection of onConnect takes nothing once it closes, queue or not"(env) {
+    const { client, next, wire } = await pair(env, { queue: 10, reconnect: AT_ONCE });
+    let conn;
+    client.onConnect((one) => {
+      conn ??= one;
+    });
+    await wire("cut");
+    equal((await next()).closed, 1006);
+    ok((await next()).connected, "again");
+    await handled({ client, wire, next });
+    await wire("linger", 1001);
+    await soon(
+      (async () => {
+        while (conn.isOpen) await new Promise((resolve) => setTimeout(resolve));
+      })(),
+      "the close",
+    );
+    await fails(() => conn.emit("for this one only"), "connection_closed");
+    await fails(() => conn.emitWithAck("for this one only"), "connection_closed");
+  },
+
   // --- Calls ---------------------------------------------------------------------------------------------------------
+
+  async "a signal that is aborted while its payload is encoded ends the call"(env) {
+    const { client, next } = await pair(env, { codec: "json" });
+    const given = new AbortController();
+    const reason = new Error("mine");
+    const payload = {
+      toJSON() {
+        given.abort(reason);
+        return "x";
+      },
+    };
+    const call = client.emitWithAck("q", payload, { signal: given.signal });
+    ok((await call.catch((error) => error)) === reason, "the signal's reason");
+    client.emit("e");
+    equal(await next(), { text: "e||0||" });
+  },
+
+  async "errors quote no payload and no password"(env) {
+    const { client, errors, wire, next } = await pair(env, { codec: "json" });
+    client.on("e", () => {});
+    await wire("text", "e||0||secret");
+    await handled({ client, wire, next });
+    await closeAll();
+    await env.wire("end");
+    const { client: text } = await pair(env);
+    const told = [...errors, await fails(() => text.emit("e", ["secret"]), "invalid_payload")];
+    await closeAll();
+    await env.wire("end");
+    const url = await env.wire("open", "refusing");
+    told.push(await fails(() => make(env, url.replace("//", "//user:secret@")).client.connect(), "connect_failed"));
+    equal(told.length, 3);
+    for (const { message } of told) ok(!message.includes("secret"), message);
+  },
 
   async "an aborted call is not sent, or its reply is nobody's"(env) {
     const made = await pair(env);
@@ -585,6 +795,30 @@ export const cases = {
     equal(codes(errors), ["no_handler"]);
   },
 
+  async "whatever a handler returns is one reply"(env) {
+    const made = await pair(env);
+    // biome-ignore lint/suspicious/noThenProperty: what an application may return
+    const thenable = (then) => Object.defineProperty({}, "then", { value: then });
+    const twice = (resolve) => {
+      resolve("first");
+      resolve("second");
+    };
+    for (const [returned, reply] of [
+      [() => thenable(twice), "first"],
+      [() => thenable((resolve) => resolve(Promise.resolve("inner"))), "inner"],
+      [async () => "promised", "promised"],
+    ]) {
+      made.client.on("e", returned);
+      await made.wire("text", "e||5||");
+      equal(await made.next(), { text: `__ack_e||5||${reply}` });
+      await handled(made);
+    }
+    made.client.on("e", () => thenable((resolve) => resolve(Promise.reject(new Error("no")))));
+    await made.wire("text", "e||5||");
+    await reported(made, () => {});
+    equal(codes(made.errors), ["handler_failed"]);
+  },
+
   // --- Iterators -----------------------------------------------------------------------------------------------------
 
   async "iterators get copies, each its own, until they return or fall behind"(env) {
@@ -628,6 +862,7 @@ export const cases = {
     equal(codes(errors), ["no_handler"]);
     const waiting = some.return().then(() => client.events("never").next());
     await fails(() => client.events("e", { buffer: 0 }), "invalid_option");
+    await fails(() => client.events("e||f"), "invalid_event");
     await handled(made);
     await client.close();
     equal(await soon(waiting, "the end"), { done: true });
@@ -675,7 +910,34 @@ export const cases = {
       { text: "alive||1||" },
     ]);
   },
+
+  async "a probe that can't even be asked ends the connection after as long a silence"(env) {
+    const probe = { event: "alive", interval: 1, timeout: 100 };
+    const { client, wire } = await pair(env, { probe, reconnect: NEVER, maxOutbox: 1 << 16, maxPendingAcks: 1 });
+    const ended = told((tell) => client.onDisconnect(tell));
+    await wire("pause");
+    client.emitWithAck("holds the only place", "", { timeout: 600_000 }).catch(() => {});
+    const { code, reason, willReconnect } = await ended;
+    equal([code, reason, willReconnect], [1006, "probe timeout", true]);
+  },
 };
+
+/** Emits until that is refused. */
+async function refuses(client, code) {
+  const deadline = soon(new Promise(() => {}), "a refusal");
+  const emitting = (async () => {
+    for (;;) {
+      try {
+        client.emit("e");
+      } catch (error) {
+        equal(error.code, code);
+        return;
+      }
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+  })();
+  await Promise.race([emitting, deadline]);
+}
 
 /** As `handled`, once an error is there and the middleware lets the mark pass. */
 async function reported(made, letPass) {

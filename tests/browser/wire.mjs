@@ -13,8 +13,9 @@ const DEADLINE = 20_000;
 export class Wire {
   #http;
   #server;
-  /** The connection that came last. */
+  /** The connection that came last, and what is below it. */
   #last;
+  #tcp;
   /** What happened, in order, until it is asked for. */
   #log = [];
   #waiting;
@@ -26,7 +27,10 @@ export class Wire {
     this.#http.on("upgrade", (request, socket, head) => {
       if (manner === "deaf") this.#tell({ dialled: request.url });
       else if (manner === "refusing") socket.end("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
-      else this.#server.handleUpgrade(request, socket, head, (one) => this.#connected(one, request));
+      else {
+        this.#tcp = socket;
+        this.#server.handleUpgrade(request, socket, head, (one) => this.#connected(one, request));
+      }
       socket.on("error", () => {});
     });
     this.#http.on("connection", (socket) => this.#sockets.add(socket));
@@ -91,6 +95,12 @@ export class Wire {
   /** Reads nothing any more, close frames included. */
   pause() {
     this.#last.pause();
+  }
+
+  /** Sends a close frame, reads nothing any more, and stays. */
+  linger(code) {
+    this.#last.pause();
+    this.#tcp.write(Buffer.from([0x88, 2, code >> 8, code & 255]));
   }
 
   resume() {
