@@ -82,13 +82,13 @@ def case_id(item: pytest.Function, program: str) -> Case:
 
 @pytest.fixture(scope="session")
 def _browser(pytestconfig: pytest.Config) -> Iterator[None]:
-    """One Chromium for all dials of this process: each is a page of its own in it."""
+    """One Chromium for all dials of this process: each has a page for itself in it."""
     if not any(program.startswith("browser") for program in pytestconfig.getoption("--client") or []):
         yield
         return
     peers = Path(__file__).parent.parent / "peers"
     node = Path(__file__).parent.parent.parent / ".build" / "node" / os.environ.get("ETP_NODE", "20") / "bin" / "node"
-    program = [node, peers / "browser" / "chromium.mjs"]
+    program = [node, peers / "browser" / "shared.mjs"]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
         os.environ["ETP_BROWSER"] = process.stdout.readline().strip()

@@ -1,9 +1,8 @@
-// The Chromium of PATH, and one for many dials: `chromium.mjs` prints its endpoint and lives until its input ends.
+// The Chromium of PATH.
 
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 
 const tools = createRequire(new URL("../../../.build/browser/package.json", import.meta.url));
 
@@ -16,10 +15,3 @@ export const launched = {
     .find(existsSync),
   args: ["--no-sandbox"],
 };
-
-if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const server = await chromium.launchServer(launched);
-  console.log(server.wsEndpoint());
-  for await (const _ of process.stdin);
-  await server.close();
-}
