@@ -47,7 +47,7 @@ wasm-target:
 
 # --- Against peers: conformance, pairs of languages, Autobahn --------------------------------------------------------
 
-test-peers: $(VENV)/ready peers
+test-peers: $(VENV)/ready peers chromium
 	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/conformance --long -n 8 --dist worksteal
 	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/pairs
 	for version in $(PYTHONS); do \
@@ -61,7 +61,9 @@ test-peers: $(VENV)/ready peers
 	  $(VENV)/bin/pytest tests/pairs --pairs "node:go go:node node:rust rust:node node:node" -n 8 --dist worksteal; \
 	done
 	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/pairs --pairs "node:python python:node" -n 8 --dist worksteal
-	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/conformance --client node-client --client "node-client --nowasm" -k "test_client_" -n 8 --dist worksteal
+	ETP_PEERS_BUILT=1 ETP_NODE=26 $(VENV)/bin/pytest tests/conformance --client node-client --client "node-client --nowasm" -k "test_client_" -n 8 --dist worksteal
+	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/conformance --client node-client --client "node-client --nowasm" \
+	  --client browser --client "browser --nowasm" -k "test_client_" -n 8 --dist worksteal
 
 test-autobahn: $(VENV)/ready
 	$(CARGO) build $(LOCKED) --release -p etp-autobahn
