@@ -94,6 +94,22 @@ describe("a server's callbacks", () => {
     });
   });
 
+  test("a handler that fails when its middleware has ended without waiting for it reaches onError", async (t) => {
+    const { server, client } = await pair(t);
+    const next = errorsOf(server);
+    let impatient;
+    let fail;
+    server.use((conn, event, go) => impatient(go));
+    server.on("later", () => new Promise((_, reject) => (fail = reject)));
+    const failure = new Error("no");
+    for (const one of [(go) => void go(), async (go) => void go()]) {
+      impatient = one;
+      assert.equal(await client.emitWithAck("later"), "");
+      fail(failure);
+      await isTold(next, "handler_failed", failure);
+    }
+  });
+
   each("onUnknownEvent", async (t, all) => {
     const { server, client } = await pair(t);
     const next = errorsOf(server);

@@ -759,6 +759,19 @@ export const cases = {
       manner = (_, go) => go();
     });
     equal(codes(errors), ["handler_failed"]);
+    // Whose middleware has ended without waiting for it.
+    let fail;
+    client.on("later", () => new Promise((_, reject) => (fail = reject)));
+    for (const impatient of [(_, go) => void go(), async (_, go) => void go()]) {
+      manner = impatient;
+      await wire("text", "later||6||");
+      equal(await next(), { text: "__ack_later||6" });
+      manner = (_, go) => go();
+      fail(failure);
+      await reported(made, () => {});
+      equal(errors[0]?.cause, failure);
+      equal(codes(errors), ["handler_failed"]);
+    }
     manner = () => "from the middle";
     await wire("text", "e||3||x");
     equal(await next(), { text: "__ack_e||3||from the middle" });
