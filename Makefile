@@ -57,13 +57,12 @@ test-peers: $(VENV)/ready peers chromium
 	done
 	for version in $(NODES); do \
 	  export ETP_PEERS_BUILT=1 ETP_NODE=$$version; \
-	  $(VENV)/bin/pytest tests/conformance --server node --server "node --attach" --server "node --attach-tls" --client node -n 8 --dist worksteal; \
+	  $(VENV)/bin/pytest tests/conformance --server node --server "node --attach" --server "node --attach-tls" --client node \
+	    --client node-client --client "node-client --nowasm" -n 8 --dist worksteal; \
 	  $(VENV)/bin/pytest tests/pairs --pairs "node:go go:node node:rust rust:node node:node" -n 8 --dist worksteal; \
 	done
 	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/pairs --pairs "node:python python:node" -n 8 --dist worksteal
-	ETP_PEERS_BUILT=1 ETP_NODE=26 $(VENV)/bin/pytest tests/conformance --client node-client --client "node-client --nowasm" -k "test_client_" -n 8 --dist worksteal
-	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/conformance --client node-client --client "node-client --nowasm" \
-	  --client browser --client "browser --nowasm" -k "test_client_" -n 8 --dist worksteal
+	ETP_PEERS_BUILT=1 $(VENV)/bin/pytest tests/conformance --client browser --client "browser --nowasm" -k "test_client_" -n 8 --dist worksteal
 
 test-autobahn: $(VENV)/ready
 	$(CARGO) build $(LOCKED) --release -p etp-autobahn

@@ -16,7 +16,10 @@ const folder = resolve(process.argv[2]);
 const work = join(root, "target", "wasm");
 const tools = join(home, "node_modules", ".bin");
 
-/** Names of our own that no application sees, and no browser: they are cut to a letter. */
+/**
+ * Names of our own that no application sees, and no browser: they are cut to a letter. None may be one of JavaScript's that the sources use,
+ * as `resolve` of `Promise` would be.
+ */
 const INTERNAL = [
   "handlers",
   "callbacks",
@@ -40,8 +43,8 @@ INTERNAL.push(
   "socket",
   "offer",
   "finish",
-  "resolve",
-  "reject",
+  "answer",
+  "refuse",
   "abort",
   "timer",
 );

@@ -52,8 +52,8 @@ interface Waiting {
   low?: number;
   high?: number;
   queued?: boolean;
-  resolve?(value: any): void;
-  reject?(error: unknown): void;
+  answer?(value: any): void;
+  refuse?(error: unknown): void;
   signal?: AbortSignal | undefined;
   abort?(): void;
 }
@@ -251,12 +251,12 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
       const one = waiting.get(slot!)!;
       const { payload } = one;
       Object.assign(one, { low, high, queued: false, payload: undefined });
-      if (!one.resolve) take(slot!);
+      if (!one.answer) take(slot!);
       if (fits(head, payload!)) {
         send(to, head, payload!);
       } else {
         cancel(slot!);
-        one.reject!(tooLarge(one.name));
+        one.refuse!(tooLarge(one.name));
       }
     }
     // Its end is told to whoever waits.
@@ -354,7 +354,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   function woken({ type }: Event) {
     if (type === "visibilitychange" && document.hidden) return;
     hurry?.();
-    if (link && !link.held) ping(link);
+    if (link && !link.held) inquire(link);
   }
 
   /** Looks at the connection's silence again when it could have lasted long enough. */
@@ -362,11 +362,11 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     if (!probe || !isOpen(at)) return;
     clearTimeout(at.timer);
     const silence = at.heard + probe.interval - now();
-    at.timer = setTimeout(silence > 0 ? watch : ping, Math.max(silence, 0), at);
+    at.timer = setTimeout(silence > 0 ? watch : inquire, Math.max(silence, 0), at);
   }
 
   /** Asks whether anybody is there. */
-  async function ping(at: Link): Promise<void> {
+  async function inquire(at: Link): Promise<void> {
     if (!probe || at.probing || !isOpen(at)) return;
     at.probing = true;
     const asked = now();
@@ -395,9 +395,9 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
   }
 
   function ask(name: string, data: any, how: AckOptions | undefined, only = first): Promise<any> {
-    return new Promise((resolve, reject) => {
+    return new Promise((answer, refuse) => {
       const { timeout = ackTimeout, signal } = how ?? {};
-      push(name, data, only, { name, resolve, reject, signal }, checkNumber(timeout, "timeout"));
+      push(name, data, only, { name, answer, refuse, signal }, checkNumber(timeout, "timeout"));
     });
   }
 
@@ -434,7 +434,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
       if (signal) {
         one.abort = () => {
           cancel(slot);
-          one.reject!(signal.reason);
+          one.refuse!(signal.reason);
         };
         signal.addEventListener("abort", one.abort);
       }
@@ -491,7 +491,7 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
       const [how] = words();
       const why =
         how === TIMED_OUT ? failure("ack_timeout", "no reply by the deadline") : how === LOST ? gone() : tooMany();
-      take(slot).reject!(why);
+      take(slot).refuse!(why);
     }
   }
 
@@ -539,11 +539,11 @@ export function live(url: Dialled, options: Options, { iterators, report, call, 
     }
     const payload = part(payloadAt!);
     if (kind === REPLY) {
-      const { resolve, reject } = take(low!);
+      const { answer, refuse } = take(low!);
       try {
-        resolve!(codec.decode(payload));
+        answer!(codec.decode(payload));
       } catch (error) {
-        reject!(error);
+        refuse!(error);
       }
       return;
     }

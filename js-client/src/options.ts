@@ -53,15 +53,13 @@ export function checkNumber(value: any, what: string): number {
 }
 
 function checked(given: any, numbers: Record<string, number>, others: Record<string, string>): any {
+  const known = { ...numbers, ...others };
   const found: any = { ...numbers };
   for (const [name, value] of Object.entries(given ?? {})) {
     if (value === undefined) continue;
     const kinds = others[name];
-    if (!Object.hasOwn({ ...numbers, ...others }, name)) {
-      throw failure(
-        "invalid_option",
-        `there is no option ${shown(name)}, but ${Object.keys({ ...numbers, ...others }).join(", ")}`,
-      );
+    if (!Object.hasOwn(known, name)) {
+      throw failure("invalid_option", `there is no option ${shown(name)}, but ${Object.keys(known).join(", ")}`);
     }
     if (!kinds) checkNumber(value, name);
     else if (!kinds.includes(typeof value)) throw invalidOption(name, value, kinds);

@@ -183,8 +183,8 @@ fn no_separator(window: &[u8], longest: usize, complete: bool) -> Result<Option<
         && let [first, ..] = chunk.invalid()
     {
         // What begins a character and is cut off at the end may yet be completed.
-        let all = chunk.valid().len() + chunk.invalid().len() == name.len();
-        if !(all && matches!(first, 0xc2..=0xf4)) {
+        let at_end = chunk.valid().len() + chunk.invalid().len() == name.len();
+        if !(at_end && matches!(first, 0xc2..=0xf4)) {
             return Err(Defect::NameNotUtf8);
         }
     }
@@ -486,6 +486,22 @@ mod tests {
             }
             if let Some(defect) = refused {
                 prop_assert_eq!(whole, Err(defect));
+            }
+        }
+    }
+
+    /// The standard library's judgement is the oracle: `error_len` is what tells broken from cut off.
+    #[test]
+    fn a_name_that_is_cut_off_may_go_on_and_a_broken_one_may_not() {
+        const EDGES: [u8; 16] = [
+            b'a', 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc1, 0xc2, 0xe0, 0xe2, 0xed, 0xf0, 0xf4, 0xf5, 0xff,
+        ];
+        for n in 0..EDGES.len().pow(4) {
+            let all = [n & 15, n >> 4 & 15, n >> 8 & 15, n >> 12].map(|at| EDGES[at]);
+            for name in [&all[..1], &all[..2], &all[..3], &all] {
+                let broken = core::str::from_utf8(name).is_err_and(|error| error.error_len().is_some());
+                let expected = if broken { Err(Defect::NameNotUtf8) } else { Ok(None) };
+                assert_eq!(parse(name, false), expected, "{name:02x?}");
             }
         }
     }
