@@ -218,13 +218,12 @@ function wake() {
       resting = true;
       setImmediate(rested);
     }
+    // What waits for nothing that takes time ends in this turn.
+    turn = waiting;
     flush();
     if (waiting) {
-      // What waits for nothing that takes time ends in this turn.
       waiting = false;
       queueMicrotask(lastTick);
-    } else {
-      turn = false;
     }
   }
 }
@@ -607,20 +606,26 @@ function failPayload(site, ticket, error) {
   native.failPayload(ticket & ~UNWANTED, error.message, cause, shown(error.cause));
 }
 
+// What becomes of what this turn has written: it waits on; it is sent, and what is written from now on waits for the turn's
+// end; it is sent, and the turn is over.
+const WAIT = 0;
+const SEND = 1;
+const OVER = 2;
+
 /** Sends what has gathered, and wakes the connections that it is for. */
-function flush() {
+function flush(then = turn ? SEND : OVER) {
   if (!running) return;
   const [sent, strings] = [count, text];
   count = 0;
   staged = 0;
   text = "";
   units = 0;
-  native.flush(strings, outcomes, sent, staging);
+  native.flush(strings, outcomes, sent, staging, then);
 }
 
-/** Sends replies before what is written now: they came first. */
+/** Queues replies before what is written now: they came first. */
 function before() {
-  if (count > 0) flush();
+  if (count > 0) flush(WAIT);
 }
 
 /** What was written in this turn goes out at its end. */

@@ -54,6 +54,14 @@ pub(crate) enum GiveUp {
     Client(Awaited),
 }
 
+/// What becomes of what a turn has written so far.
+mod then {
+    /// It waits on: more is written now.
+    pub(super) const WAIT: u32 = 0;
+    /// It is sent, and what is written from now on waits for the turn's end.
+    pub(super) const SEND: u32 = 1;
+}
+
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) batch: Batch,
@@ -226,9 +234,18 @@ impl Pump {
     }
 
     /// Completes handlers. `ints` has two numbers for each: its ticket, and how many UTF-16 units of `text` are its reply, or -1 less how
-    /// many of `bytes`. Then what this turn has written is sent.
+    /// many of `bytes`. `then` says what becomes of what this turn has written: 0, it waits on, as more is written now; 1, it is sent, and what
+    /// is written from now on waits for the turn's end; 2, it is sent, and the turn is over.
     #[napi]
-    pub fn flush(&self, env: Env, text: Unknown<'_>, ints: &[i32], count: u32, bytes: &[u8]) -> napi::Result<()> {
+    pub fn flush(
+        &self,
+        env: Env,
+        text: Unknown<'_>,
+        ints: &[i32],
+        count: u32,
+        bytes: &[u8],
+        then: u32,
+    ) -> napi::Result<()> {
         self.errors.guard(&env, || {
             let Some(queue) = self.queue() else { return Ok(()) };
             {
@@ -238,8 +255,14 @@ impl Pump {
                     self.complete(&env, &text, ints, bytes)?;
                 }
             }
+            if then == then::WAIT {
+                return Ok(());
+            }
             let mut state = self.state();
-            state.delivering = false;
+            match then {
+                then::SEND => queue.arm(),
+                _ => state.delivering = false,
+            }
             state.armed = false;
             drop(state);
             queue.wakes.release_on(&queue.runtime);
