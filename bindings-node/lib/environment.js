@@ -34,7 +34,7 @@ let holders = 0;
 /** Begins the core if need be, and gives a new site its number. */
 function enter(site) {
   if (!running) {
-    native.begin(wake);
+    native.begin(wake, process.versions.bun === undefined && process.versions.deno === undefined);
     running = true;
     epoch += 1;
     process.on("exit", farewell);

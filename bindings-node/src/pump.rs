@@ -1,6 +1,7 @@
 //! What one environment's loop does with its queue: a call for a batch, and what JavaScript answers in batches of its own.
 
 use std::cell::{Cell, RefCell, RefMut};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::kept::Kept;
 use crate::queue::{Batch, Queue, SiteId};
 use crate::runtime::Runtime;
 use crate::text;
+use crate::wake::{self, Closing, Wake};
 
 /// How long servers and clients that are alive at the end of an environment may take for their farewell.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -103,6 +105,7 @@ pub struct Pump {
     running: Arc<Mutex<Option<Running>>>,
     /// The environment's end is looked after.
     hooked: Cell<bool>,
+    closing: Rc<Closing>,
     state: RefCell<State>,
 }
 
@@ -120,6 +123,11 @@ fn end(running: Running, time: Duration) {
     );
     queue.close();
     running.runtime.end();
+    // SAFETY: an environment's servers and clients are ended on its thread.
+    #[expect(unsafe_code, reason = "the environment's own thread is known here alone")]
+    unsafe {
+        queue.let_go();
+    }
 }
 
 #[napi]
@@ -131,19 +139,20 @@ impl Pump {
             errors: Errors(make_error.create_ref()?),
             running: Arc::default(),
             hooked: Cell::new(false),
+            closing: Rc::default(),
             state: RefCell::default(),
         })
     }
 
-    /// Begins the core's thread; `wake` is called when something waits.
+    /// Begins the core's thread; `wake` is called when something waits, in Node through its event loop.
     #[napi]
-    pub fn begin(&self, env: Env, wake: Function<'_, (), UnknownReturnValue>) -> napi::Result<()> {
+    pub fn begin(&self, env: Env, wake: Function<'_, (), UnknownReturnValue>, node: bool) -> napi::Result<()> {
         self.errors.guard(&env, || {
             let mut slot = running(&self.running);
             if slot.is_some() {
                 return Ok(());
             }
-            let wake = wake.build_threadsafe_function::<()>().weak::<true>().build()?;
+            let wake = Wake::new(&env, wake, node.then_some(&self.closing))?;
             let runtime = Runtime::begin()?;
             let queue = Queue::new(wake, runtime.handle().clone());
             *slot = Some(Running { queue, runtime });
@@ -153,12 +162,17 @@ impl Pump {
             }
             let weak: Weak<_> = Arc::downgrade(&self.running);
             // An environment ends with all that is at work in it: a worker that is terminated. (A process that exits runs no hooks: `farewell`.)
-            env.add_env_cleanup_hook(weak, |weak| {
+            let last = move || {
                 let left = weak.upgrade().and_then(|slot| running(&slot).take());
                 if let Some(left) = left {
                     end(left, FAREWELL);
                 }
-            })?;
+            };
+            if node {
+                wake::at_end(&env, &self.closing, last)?;
+            } else {
+                env.add_env_cleanup_hook(last, |last| last())?;
+            }
             Ok(())
         })
     }
@@ -453,15 +467,19 @@ impl Pump {
 
     /// Around whatever writes to connections. Inside a batch all of it waits for the end; outside the first of a turn goes out at once, and
     /// the rest together.
-    pub(crate) fn writing(&self) -> Option<Held> {
+    pub(crate) fn writing(&self) -> Option<Writes> {
         let queue = self.queue()?;
         let mut state = self.state();
+        let held = queue.wakes.hold();
         if state.delivering || state.armed {
-            return Some(queue.wakes.hold());
+            return Some(Writes { _held: held, now: None });
         }
         state.armed = true;
         queue.arm();
-        None
+        Some(Writes {
+            _held: held,
+            now: Some(queue),
+        })
     }
 
     /// Sends replies. What of them is no ASCII is read once more, as the lengths count UTF-16 units.
@@ -569,6 +587,21 @@ impl Pump {
         let state = self.state();
         let entry = state.conns.get(usize::try_from(slot).ok()?)?;
         (entry.generation == generation).then(|| (entry.conn.clone(), entry.bytes))
+    }
+}
+
+/// While it lives, what is written gathers.
+pub(crate) struct Writes {
+    _held: Held,
+    /// It goes out at the end of this.
+    now: Option<Arc<Queue>>,
+}
+
+impl Drop for Writes {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.now {
+            queue.wakes.release_on(&queue.runtime);
+        }
     }
 }
 

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use etp_ws::handler::{ConnectTicket, DisconnectTicket, Reply, UpgradeTicket, Wakes};
 use etp_ws::{BoxError, Client, Conn, Disconnect, Error, Incoming, Payload, Request, Server};
 
-use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode, UnknownReturnValue};
-use napi::{Status, sys};
+use napi::sys;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
+
+use crate::wake::Wake;
 
 /// Payloads up to this size are copied into the batch, larger ones keep a buffer of their own.
 const SMALL: usize = 4096;
@@ -128,8 +129,6 @@ pub(crate) enum End {
     Client(Weak<Mutex<Option<Client>>>),
 }
 
-pub(crate) type Wake = ThreadsafeFunction<(), UnknownReturnValue, (), Status, false, true>;
-
 /// The queue of one environment.
 pub(crate) struct Queue {
     state: Mutex<State>,
@@ -168,7 +167,7 @@ impl Queue {
                 if queue.is_closed() {
                     return;
                 }
-                queue.wake.call((), ThreadsafeFunctionCallMode::NonBlocking);
+                queue.wake.call();
                 filled.linger.notify_one();
             }
         });
@@ -317,21 +316,19 @@ impl Queue {
     ///
     /// # Safety
     /// Called on the thread of this environment.
-    #[expect(
-        unsafe_code,
-        reason = "the safe forms are deprecated, and need the function to themselves"
-    )]
+    #[expect(unsafe_code, reason = "the environment's own thread is known to the caller")]
     pub(crate) unsafe fn hold(&self, env: sys::napi_env, hold: bool) {
-        if self.wake.aborted() {
-            return;
-        }
-        // SAFETY: the function is alive, and this is its environment.
-        unsafe {
-            if hold {
-                sys::napi_ref_threadsafe_function(env, self.wake.raw());
-            } else {
-                sys::napi_unref_threadsafe_function(env, self.wake.raw());
-            }
-        }
+        // SAFETY: the caller's promise.
+        unsafe { self.wake.hold(env, hold) };
+    }
+
+    /// JavaScript is called no more.
+    ///
+    /// # Safety
+    /// Called on the thread of this environment.
+    #[expect(unsafe_code, reason = "the environment's own thread is known to the caller")]
+    pub(crate) unsafe fn let_go(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.wake.close() };
     }
 }

@@ -13,7 +13,7 @@ pub use self::ack::EmitWithAck;
 pub(crate) use self::ack::GiveUp;
 pub use self::identity::{ConnId, Data};
 pub(crate) use self::push::{check_close, check_name, panic_message, panicked, too_large};
-pub(crate) use self::shared::{By, Phase, Shared};
+pub(crate) use self::shared::{Awake, By, Phase, Shared};
 pub use self::wakes::{Held, Wakes};
 use std::collections::VecDeque;
 use std::fmt;
@@ -93,8 +93,9 @@ impl Conn {
                 drains: Vec::new(),
                 pings: VecDeque::new(),
                 next_ping: 0,
-                awake: true,
+                awake: Awake::Yes,
                 waker: None,
+                direct: None,
                 ended: None,
                 connect_ended: false,
             }),

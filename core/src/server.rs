@@ -10,6 +10,7 @@ use self::builder::Options;
 pub use self::builder::ServerBuilder;
 pub use self::listen::Bound;
 use self::listen::{Listener, SocketFile, is_dead_socket, listen_on};
+use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use http::{Request as HttpRequest, Response};
 use http_body_util::Full;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::time::Instant;
 
 use crate::broadcast::{Broadcast, IntoRooms};
@@ -31,6 +32,7 @@ use crate::hub::Hub;
 use crate::net::accept::{Door, Granted, negotiate};
 use crate::net::link::Link;
 use crate::net::stream::Stream;
+use crate::net::tcp::Tcp;
 use crate::net::transport::Transport;
 use crate::payload::IntoPayload;
 use crate::rooms::Selection;
@@ -264,9 +266,20 @@ impl Server {
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let transport = Stream::new(io, Role::Server, &self.inner.hub.limits, leftover);
+        let limits = &self.inner.hub.limits;
         let (conn, permit) = granted.connect(&self.inner);
-        self.spawn_link(Link::new(conn, transport, Some(permit)));
+        let mut io = Some(io);
+        // A plain TCP stream, whatever brought it here.
+        let tcp = (&mut io as &mut dyn Any).downcast_mut::<Option<TcpStream>>();
+        if let Some(stream) = tcp.and_then(Option::take) {
+            let tcp = Tcp::new(stream);
+            conn.set_direct(tcp.direct());
+            let transport = Stream::new(tcp, Role::Server, limits, leftover);
+            self.spawn_link(Link::new(conn, transport, Some(permit)));
+        } else if let Some(io) = io {
+            let transport = Stream::new(io, Role::Server, limits, leftover);
+            self.spawn_link(Link::new(conn, transport, Some(permit)));
+        }
     }
 
     fn spawn_link<T: Transport>(&self, link: Link<T>) {

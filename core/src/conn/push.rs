@@ -11,13 +11,17 @@ use crate::disconnect::Disconnect;
 use crate::error::{Error, ErrorKind};
 use crate::handler::{DisconnectTicket, Waiter};
 use crate::net::outbox::{Encoded, Heading, Kind};
+use crate::net::tcp::Direct;
 use crate::net::wire;
 use crate::payload::Payload;
 use crate::protocol::{Time, frame};
 use crate::websocket::{Opcode, close_payload, is_sendable_close_code};
 
 use super::Conn;
-use super::shared::{By, Close, Lost, Phase, PingWait, Shared};
+use super::shared::{Awake, By, Close, Lost, Phase, PingWait, Shared};
+
+/// Bytes that a thread other than the connection's own writes at most: copying more to the kernel takes longer than waking.
+const MOST_DIRECT: usize = 16 * 1024;
 
 impl Conn {
     pub(crate) fn report(&self, error: Error) {
@@ -31,7 +35,7 @@ impl Conn {
         shared.check_open()?;
         self.check_room(&mut shared, kind, heading, payload.len())?;
         shared.outbox.push_message(kind, heading, payload, text);
-        shared.wake();
+        shared.wake_to_write(self);
         drop(shared);
         wire::sent(self, heading, payload);
         Ok(())
@@ -163,7 +167,42 @@ impl Conn {
             return false;
         }
         shared.outbox.push_encoded(encoded);
-        shared.wake();
+        shared.wake_to_write(self);
+        true
+    }
+
+    /// From now on other threads may write to the connection's stream while its link sleeps.
+    pub(crate) fn set_direct(&self, direct: Direct) {
+        self.0.lock().direct = Some(direct);
+    }
+
+    /// Writes what lies in the outbox, if the link sleeps and was to be woken for nothing else; false if it has to be woken. The lock is
+    /// held meanwhile, for one system call that does not wait.
+    pub(super) fn write_now(&self) -> bool {
+        let mut shared = self.0.lock();
+        let shared = &mut *shared;
+        let Some(direct) = &shared.direct else { return false };
+        let only_to_write = shared.awake == Awake::ToWrite
+            && shared.phase == Phase::Open
+            && !shared.overrun
+            && shared.drains.is_empty()
+            && shared.outbox.queued() <= MOST_DIRECT;
+        if !only_to_write {
+            return false;
+        }
+        // What went wrong the link finds out as well, whose matter it is.
+        let Ok(wrote) = shared.outbox.write_whole(|bytes| direct.try_write(bytes)) else {
+            return false;
+        };
+        let counters = &self.hub().counters;
+        counters.bytes_out.fetch_add(wrote as u64, Ordering::Relaxed);
+        if shared.outbox.queued() > 0 {
+            return false;
+        }
+        let messages = shared.outbox.take_messages();
+        counters.messages_out.fetch_add(messages, Ordering::Relaxed);
+        shared.outbox.trim();
+        shared.awake = Awake::No;
         true
     }
 
@@ -305,6 +344,7 @@ impl Conn {
     pub(crate) fn end(&self, disconnect: &Disconnect) -> (Lost, bool) {
         let mut shared = self.0.lock();
         self.leave_open(&mut shared, Phase::Ended);
+        shared.direct = None;
         shared.ended = Some(disconnect.clone());
         let connect_ended = shared.connect_ended;
         (shared.lose(), connect_ended)

@@ -10,9 +10,12 @@ use crate::disconnect::Disconnect;
 use crate::error::Error;
 use crate::handler::Waiter;
 use crate::net::outbox::Outbox;
+use crate::net::tcp::Direct;
 use crate::payload::Payload;
 use crate::protocol::Time;
 use crate::protocol::session::Session;
+
+use super::Conn;
 
 /// What is behind the lock.
 pub(crate) struct Shared {
@@ -33,12 +36,25 @@ pub(crate) struct Shared {
     pub(crate) drains: Vec<Waiter<()>>,
     pub(crate) pings: VecDeque<PingWait>,
     pub(super) next_ping: u64,
-    /// The link is awake, or has been woken: nobody needs to wake it.
-    pub(crate) awake: bool,
+    /// Whether somebody needs to wake the link.
+    pub(crate) awake: Awake,
     pub(crate) waker: Option<Waker>,
+    /// Where others may write while the link sleeps; nothing over other streams than TCP.
+    pub(crate) direct: Option<Direct>,
     /// The link has ended; `on_disconnect` runs when `on_connect` has ended as well.
     pub(crate) ended: Option<Disconnect>,
     pub(super) connect_ended: bool,
+}
+
+/// What the link does, or has been told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awake {
+    /// It sleeps.
+    No,
+    /// Its waker was called, or is held back, and only to write what lies in the outbox.
+    ToWrite,
+    /// It runs, or its waker was called or is held back for more than that.
+    Yes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +94,20 @@ pub(crate) struct PingWait {
 impl Shared {
     /// Wakes the link, if it sleeps.
     pub(super) fn wake(&mut self) {
-        if !self.awake {
-            self.awake = true;
+        let before = std::mem::replace(&mut self.awake, Awake::Yes);
+        if before == Awake::No
+            && let Some(waker) = &self.waker
+        {
+            super::wakes::wake(waker, None);
+        }
+    }
+
+    /// Wakes the link of this connection to write what was appended, if it sleeps.
+    pub(super) fn wake_to_write(&mut self, conn: &Conn) {
+        if self.awake == Awake::No {
+            self.awake = Awake::ToWrite;
             if let Some(waker) = &self.waker {
-                super::wakes::wake(waker);
+                super::wakes::wake(waker, Some(conn));
             }
         }
     }

@@ -7,6 +7,8 @@ use std::task::Waker;
 
 use tokio::runtime::Handle;
 
+use super::Conn;
+
 thread_local! {
     static HELD: RefCell<Option<Wakes>> = const { RefCell::new(None) };
 }
@@ -16,7 +18,14 @@ thread_local! {
 /// While a thread [holds](Self::hold) one, what it emits, replies or closes is queued at once, in order and with every check, but
 /// the connections' tasks are woken only by [`release`](Self::release). Whoever holds must release soon.
 #[derive(Clone, Default)]
-pub struct Wakes(Arc<Mutex<Vec<Waker>>>);
+pub struct Wakes(Arc<Mutex<Gathered>>);
+
+#[derive(Default)]
+struct Gathered {
+    wakers: Vec<Waker>,
+    /// The first of them, if it is to be woken only to write.
+    first: Option<Conn>,
+}
 
 impl Wakes {
     /// From now on this thread's wake-ups gather here, until the guard is dropped. They are not released by that.
@@ -33,21 +42,26 @@ impl Wakes {
     /// Wakes those that have gathered, on this thread.
     pub fn release(&self) {
         // Outside the lock: a waker may run anything.
-        let wakers = std::mem::take(&mut *self.lock());
-        for waker in wakers {
+        let gathered = std::mem::take(&mut *self.lock());
+        for waker in gathered.wakers {
             waker.wake();
         }
     }
 
-    /// Wakes those that have gathered: a single one at once, more in one task of the runtime, where that costs least. Nothing happens if
-    /// there are none.
+    /// Wakes those that have gathered, in one task of the runtime, where that costs least. To a single one this thread writes by
+    /// itself, if that is all there is to do and its stream allows it: two changes of threads are saved. Nothing happens if there are none.
     pub fn release_on(&self, runtime: &Handle) {
-        let gathered = self.lock().len();
-        if gathered > 1 {
+        let mut gathered = self.lock();
+        if gathered.wakers.len() > 1 {
+            drop(gathered);
             let wakes = self.clone();
             runtime.spawn(async move { wakes.release() });
-        } else if gathered == 1 {
-            self.release();
+        } else if let Some(waker) = gathered.wakers.pop() {
+            let conn = gathered.first.take();
+            drop(gathered);
+            if !conn.is_some_and(|conn| conn.write_now()) {
+                waker.wake();
+            }
         }
     }
 
@@ -58,17 +72,17 @@ impl Wakes {
 
     /// Whether nobody is to be woken.
     pub fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.lock().wakers.is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Waker>> {
+    fn lock(&self) -> MutexGuard<'_, Gathered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for Wakes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Wakes({})", self.lock().len())
+        write!(f, "Wakes({})", self.lock().wakers.len())
     }
 }
 
@@ -88,10 +102,16 @@ impl Drop for Held {
     }
 }
 
-/// Wakes a link now, or with those that this thread holds back.
-pub(super) fn wake(waker: &Waker) {
+/// Wakes a link now, or with those that this thread holds back; `to_write` is its connection, if it has only to write.
+pub(super) fn wake(waker: &Waker, to_write: Option<&Conn>) {
     HELD.with_borrow(|held| match held {
-        Some(wakes) => wakes.lock().push(waker.clone()),
+        Some(wakes) => {
+            let mut gathered = wakes.lock();
+            if gathered.wakers.is_empty() {
+                gathered.first = to_write.cloned();
+            }
+            gathered.wakers.push(waker.clone());
+        }
         None => waker.wake_by_ref(),
     });
 }

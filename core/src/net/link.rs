@@ -18,7 +18,7 @@ use tokio::task::unconstrained;
 use tokio::time::Sleep;
 
 use self::inbound::Parked;
-use crate::conn::{By, Conn, Phase, panicked};
+use crate::conn::{Awake, By, Conn, Phase, panicked};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::handler::{BoxFuture, ConnectTicket};
@@ -63,7 +63,6 @@ struct State {
     events_in: u64,
     bytes_in: u64,
     bytes_out: u64,
-    messages_out: u64,
     /// The place among `max_connections`.
     permit: Option<Permit>,
 }
@@ -114,7 +113,6 @@ impl<T: Transport> Link<T> {
                 events_in: 0,
                 bytes_in: 0,
                 bytes_out: 0,
-                messages_out: 0,
                 permit,
             },
         }
@@ -166,7 +164,7 @@ impl State {
     /// Notes that the link is awake: nobody needs to wake it until it sleeps again.
     fn wake_up(&mut self, cx: &Context<'_>) {
         let mut shared = self.conn.inner().lock();
-        shared.awake = true;
+        shared.awake = Awake::Yes;
         match &shared.waker {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             _ => shared.waker = Some(cx.waker().clone()),
@@ -395,7 +393,7 @@ impl State {
         if starved || inner.starved.load(Ordering::Relaxed) {
             inner.starved.store(starved, Ordering::SeqCst);
         }
-        shared.awake = false;
+        shared.awake = Awake::No;
         if self.writing.is_empty() {
             shared.outbox.trim();
         }
@@ -404,21 +402,21 @@ impl State {
         if !self.waiting.is_empty() {
             // A handler may have ended between the look and the flag.
             if self.can_start() {
-                self.conn.inner().lock().awake = true;
+                self.conn.inner().lock().awake = Awake::Yes;
                 return false;
             }
             let running = self.conn.inner().inflight.load(Ordering::SeqCst);
             if running < self.conn.hub().limits.max_inflight && self.stage == Stage::Open {
                 self.conn.hub().block(&self.conn);
                 if self.can_start() {
-                    self.conn.inner().lock().awake = true;
+                    self.conn.inner().lock().awake = Awake::Yes;
                     return false;
                 }
             }
         }
         let asleep = self.arm(next, cx);
         if !asleep {
-            self.conn.inner().lock().awake = true;
+            self.conn.inner().lock().awake = Awake::Yes;
         }
         asleep
     }
@@ -448,14 +446,13 @@ impl State {
     /// Adds to the hub's counters, once a wake.
     fn count(&mut self) {
         let counters = &self.conn.hub().counters;
-        let messages = self.conn.inner().lock().outbox.messages();
+        let messages = self.conn.inner().lock().outbox.take_messages();
         let pairs = [
             (&counters.events_in, std::mem::take(&mut self.events_in)),
             (&counters.bytes_in, std::mem::take(&mut self.bytes_in)),
             (&counters.bytes_out, std::mem::take(&mut self.bytes_out)),
-            (&counters.messages_out, messages - self.messages_out),
+            (&counters.messages_out, messages),
         ];
-        self.messages_out = messages;
         for (counter, value) in pairs {
             if value != 0 {
                 counter.fetch_add(value, Ordering::Relaxed);

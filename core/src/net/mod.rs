@@ -7,6 +7,7 @@ pub(crate) mod origin;
 pub(crate) mod outbox;
 pub(crate) mod pipe;
 pub(crate) mod stream;
+pub(crate) mod tcp;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
 pub(crate) mod transport;

@@ -4,6 +4,7 @@
 //! nothing about time: [`Watch`](super::watch::Watch) asks it for its counts.
 
 use std::collections::VecDeque;
+use std::io;
 
 use bytes::{Buf, Bytes};
 
@@ -81,7 +82,7 @@ pub(crate) struct Outbox {
     runs: VecDeque<(Kind, usize)>,
     queued: usize,
     replies: usize,
-    /// Messages ever appended.
+    /// Messages appended since they were last counted.
     messages: u64,
     /// Position in the stream of all bytes ever appended, and of those that have left.
     appended: u64,
@@ -118,9 +119,9 @@ impl Outbox {
         self.appended
     }
 
-    /// Messages ever appended, control frames included.
-    pub(crate) fn messages(&self) -> u64 {
-        self.messages
+    /// Messages appended since this was last asked, control frames included.
+    pub(crate) fn take_messages(&mut self) -> u64 {
+        std::mem::take(&mut self.messages)
     }
 
     /// The position that has left.
@@ -263,6 +264,23 @@ impl Outbox {
         writing.offset = 0;
     }
 
+    /// Writes everything at once, where it lies in one piece and nothing before it is under way; answers how many bytes have left.
+    /// Those that have not stay.
+    pub(crate) fn write_whole(&mut self, write: impl FnOnce(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
+        let tail = &mut self.frames.tail;
+        if tail.is_empty() || tail.len() != self.queued {
+            return Ok(0);
+        }
+        let wrote = write(tail)?;
+        if wrote >= tail.len() {
+            tail.clear();
+        } else {
+            tail.drain(..wrote);
+        }
+        self.left(wrote);
+        Ok(wrote)
+    }
+
     /// Gives back what a silent connection need not hold.
     pub(crate) fn trim(&mut self) {
         if !self.has_frames() {
@@ -313,13 +331,13 @@ impl Buf for Writing {
         &first[self.offset..]
     }
 
-    fn chunks_vectored<'a>(&'a self, slices: &mut [std::io::IoSlice<'a>]) -> usize {
+    fn chunks_vectored<'a>(&'a self, slices: &mut [io::IoSlice<'a>]) -> usize {
         let mut count = 0;
         let own = self.frames.chunks.iter().map(Chunk::bytes);
         for (slot, bytes) in slices.iter_mut().zip(own.chain([&self.frames.tail[..]])) {
             let skip = if count == 0 { self.offset } else { 0 };
             if bytes.len() > skip {
-                *slot = std::io::IoSlice::new(&bytes[skip..]);
+                *slot = io::IoSlice::new(&bytes[skip..]);
                 count += 1;
             } else {
                 break;
