@@ -1,7 +1,7 @@
 //! The core's handler trait: each call only queues for JavaScript, or answers at once where there is no callback.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket};
 use etp_ws::{Accept, Conn, Disconnect, Error, Incoming, Reject, Request};
@@ -22,20 +22,42 @@ pub(crate) struct Routes {
     /// Ends are for JavaScript also of connections that it has not met.
     pub(crate) disconnect: AtomicBool,
     handlers: RwLock<FxHashMap<Box<str>, i32>>,
+    /// A copy of them that is read without a lock, made with the first event: most servers have all handlers by then.
+    first: OnceLock<FxHashMap<Box<str>, i32>>,
+    /// The copy is being made, or was.
+    copied: AtomicBool,
+    /// They have changed since.
+    changed: AtomicBool,
 }
 
 impl Routes {
     pub(crate) fn set(&self, name: &str, handler: i32) {
         let mut handlers = self.handlers.write().unwrap_or_else(PoisonError::into_inner);
         handlers.insert(name.into(), handler);
+        self.note();
     }
 
     pub(crate) fn remove(&self, name: &str) {
         let mut handlers = self.handlers.write().unwrap_or_else(PoisonError::into_inner);
         handlers.remove(name);
+        self.note();
+    }
+
+    /// Under the lock for writing: whoever copies either sees the change, or has said before that it copies.
+    fn note(&self) {
+        if self.copied.load(Ordering::SeqCst) {
+            self.changed.store(true, Ordering::SeqCst);
+        }
     }
 
     fn find(&self, name: &str) -> Option<i32> {
+        if !self.changed.load(Ordering::SeqCst) {
+            let handlers = self.first.get_or_init(|| {
+                self.copied.store(true, Ordering::SeqCst);
+                self.handlers.read().unwrap_or_else(PoisonError::into_inner).clone()
+            });
+            return handlers.get(name).copied();
+        }
         let handlers = self.handlers.read().unwrap_or_else(PoisonError::into_inner);
         handlers.get(name).copied()
     }

@@ -504,14 +504,16 @@ impl Pump {
         };
         let (mut text_at, mut bytes_at) = (0, 0);
         let mut one = String::new();
+        let mut replies = Vec::with_capacity(ints.len() / 2);
         for pair in ints.chunks_exact(2) {
             let reply = self.take_reply(pair[0].cast_unsigned());
             if let Ok(len) = usize::try_from(pair[1]) {
                 let end = text_at + len;
                 if let Some(reply) = reply {
                     if ascii {
-                        reply.send_payload(scratch.get(text_at..end).unwrap_or_default(), true);
+                        replies.push((reply, scratch.get(text_at..end).unwrap_or_default(), true));
                     } else {
+                        Reply::send_all(std::mem::take(&mut replies));
                         one.clear();
                         let units = wide.get(text_at..end).unwrap_or_default();
                         let broken = char::decode_utf16(units.iter().copied()).try_for_each(|unit| {
@@ -529,11 +531,12 @@ impl Pump {
                 let end = bytes_at + usize::try_from(-1 - i64::from(pair[1])).unwrap_or(0);
                 let payload = bytes.get(bytes_at..end).unwrap_or_default();
                 if let Some(reply) = reply {
-                    reply.send_payload(payload, is_text(payload));
+                    replies.push((reply, payload, is_text(payload)));
                 }
                 bytes_at = end;
             }
         }
+        Reply::send_all(replies);
         scratch.shrink_to(256 * 1024);
         wide.shrink_to(128 * 1024);
         let mut state = self.state();

@@ -1,5 +1,6 @@
 //! What waits for one environment's loop: filled by the core's thread, emptied by JavaScript a batch at a time.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -114,6 +115,44 @@ pub(crate) struct Batch {
     pub(crate) bytes: Vec<u8>,
 }
 
+impl Batch {
+    /// Puts what has gathered later behind what is there.
+    fn append(&mut self, later: &mut Self) {
+        if self.items.is_empty() && self.bytes.is_empty() {
+            std::mem::swap(self, later);
+            return;
+        }
+        let before = self.bytes.len();
+        self.bytes.append(&mut later.bytes);
+        self.items.extend(later.items.drain(..).map(|mut item| {
+            if let Item::Event {
+                payload: Chunk::Here(at, _),
+                ..
+            } = &mut item
+            {
+                *at += before;
+            }
+            item
+        }));
+    }
+}
+
+thread_local! {
+    /// What the core's thread has for its queue and has not handed over yet; nothing on other threads.
+    static GATHERED: RefCell<Option<Batch>> = const { RefCell::new(None) };
+}
+
+/// On the core's thread, before it works: what it has for JavaScript gathers without a lock.
+pub(crate) fn gather_here() {
+    GATHERED.set(Some(Batch::default()));
+}
+
+/// Before the core's thread ends: drops what nobody will take any more.
+pub(crate) fn gather_no_more() {
+    // Tickets that are dropped report it, which goes the other way then.
+    drop(GATHERED.take());
+}
+
 #[derive(Default)]
 struct State {
     batch: Batch,
@@ -164,11 +203,12 @@ impl Queue {
             loop {
                 filled.filled.notified().await;
                 let Some(queue) = weak.upgrade() else { return };
-                if queue.is_closed() {
+                if queue.hand_over() {
+                    queue.wake.call();
+                    filled.linger.notify_one();
+                } else if queue.is_closed() {
                     return;
                 }
-                queue.wake.call();
-                filled.linger.notify_one();
             }
         });
         let wakes = queue.wakes.clone();
@@ -190,49 +230,79 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn filled(&self, mut state: MutexGuard<'_, State>) {
-        if !state.signalled {
-            state.signalled = true;
+    /// Makes what the core's thread has gathered JavaScript's; answers whether it has to be called.
+    fn hand_over(&self) -> bool {
+        let mut gathered = GATHERED.with_borrow_mut(|gathered| gathered.as_mut().map(std::mem::take));
+        let mut state = self.lock();
+        if state.closed {
             drop(state);
-            self.signals.filled.notify_one();
+            drop(gathered);
+            return false;
+        }
+        if let Some(gathered) = &mut gathered {
+            state.batch.append(gathered);
+        }
+        let call = !state.signalled && !state.batch.items.is_empty();
+        state.signalled |= call;
+        drop(state);
+        // The buffers come back.
+        if let Some(gathered) = gathered {
+            GATHERED.set(Some(gathered));
+        }
+        call
+    }
+
+    /// Puts something where it gathers: on the core's thread without a lock, elsewhere behind what is JavaScript's already.
+    fn append(&self, put: impl FnOnce(&mut Batch)) {
+        let mut put = Some(put);
+        // At the thread's end there is nothing of this any more.
+        let first = GATHERED.try_with(|gathered| {
+            let mut gathered = gathered.borrow_mut();
+            let batch = gathered.as_mut()?;
+            let first = batch.items.is_empty();
+            put.take()?(batch);
+            Some(first)
+        });
+        match first {
+            Ok(Some(true)) => self.signals.filled.notify_one(),
+            Ok(Some(false)) => {}
+            _ => {
+                let mut state = self.lock();
+                if !state.closed
+                    && let Some(put) = put.take()
+                {
+                    put(&mut state.batch);
+                    drop(state);
+                    self.signals.filled.notify_one();
+                }
+            }
         }
     }
 
     /// Appends an item. One that comes when the environment has ended is dropped, and its ticket with it.
     pub(crate) fn push(&self, item: Item) {
-        let mut state = self.lock();
-        if state.closed {
-            drop(state);
-            drop(item);
-            return;
-        }
-        state.batch.items.push_back(item);
-        self.filled(state);
+        self.append(|batch| batch.items.push_back(item));
     }
 
     pub(crate) fn push_event(&self, site: SiteId, handler: i32, event: &Incoming<'_>, reply: Reply) {
         let bytes = event.payload();
         let apart = (bytes.len() > SMALL).then(|| event.payload_bytes());
-        let mut state = self.lock();
-        if state.closed {
-            drop(state);
-            return;
-        }
-        let payload = match apart {
-            Some(bytes) => Chunk::Apart(bytes),
-            None => {
-                let at = state.batch.bytes.len();
-                state.batch.bytes.extend_from_slice(bytes);
-                Chunk::Here(at, bytes.len())
-            }
-        };
-        state.batch.items.push_back(Item::Event {
-            site,
-            handler,
-            reply,
-            payload,
+        self.append(|batch| {
+            let payload = match apart {
+                Some(bytes) => Chunk::Apart(bytes),
+                None => {
+                    let at = batch.bytes.len();
+                    batch.bytes.extend_from_slice(bytes);
+                    Chunk::Here(at, bytes.len())
+                }
+            };
+            batch.items.push_back(Item::Event {
+                site,
+                handler,
+                reply,
+                payload,
+            });
         });
-        self.filled(state);
     }
 
     /// Exchanges an emptied batch for what has gathered; the next item calls JavaScript again.

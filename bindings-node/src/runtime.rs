@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::error::{Failure, misuse};
+use crate::queue::{gather_here, gather_no_more};
 
 /// A thread with a runtime of its own. Tasks run in the order they were woken in, which the batches rest on.
 pub(crate) struct Runtime {
@@ -31,7 +32,9 @@ impl Runtime {
             .name("etp-ws".to_owned())
             .spawn(move || {
                 let _alive = alive;
+                gather_here();
                 runtime.block_on(stopped.notified());
+                gather_no_more();
                 runtime.shutdown_background();
             })
             .map_err(|error| misuse(format!("the core's thread can't begin: {error}")))?;

@@ -18,7 +18,7 @@ pub use self::wakes::{Held, Wakes};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -43,8 +43,8 @@ pub(crate) struct Inner {
     request: Request,
     data: Data,
     shared: Mutex<Shared>,
-    /// Handlers that run on this connection: moved by tickets on any thread.
-    pub(crate) inflight: AtomicUsize,
+    /// Handlers of this connection that have ended: counted by tickets on any thread. The link knows how many it has started.
+    pub(crate) ended: AtomicU64,
     /// Whether the phase is [`Phase::Open`], to be read without the lock; written under it.
     pub(crate) open: AtomicBool,
     /// The link has events waiting for a handler to end.
@@ -99,7 +99,7 @@ impl Conn {
                 ended: None,
                 connect_ended: false,
             }),
-            inflight: AtomicUsize::new(0),
+            ended: AtomicU64::new(0),
             open: AtomicBool::new(true),
             starved: AtomicBool::new(false),
             blocked: AtomicBool::new(false),

@@ -164,19 +164,22 @@ pub struct Reply {
     conn: Conn,
     name: CompactString,
     ack_id: u64,
+    /// There is nothing to report when it is dropped.
     done: bool,
+    /// It counts as a handler in flight.
+    counts: bool,
 }
 
 impl Reply {
-    /// A ticket for a handler that is in flight from now on.
+    /// A ticket for a handler that is in flight from now on; its connection has counted it already.
     pub(crate) fn new(conn: Conn, name: &str, ack_id: u64) -> Self {
-        conn.inner().inflight.fetch_add(1, Ordering::SeqCst);
         conn.hub().inflight.fetch_add(1, Ordering::SeqCst);
         Self {
             conn,
             name: CompactString::new(name),
             ack_id,
             done: false,
+            counts: true,
         }
     }
 
@@ -260,6 +263,39 @@ impl Reply {
         self.done = true;
         self.conn.report(error);
     }
+
+    /// Ends many handlers, in this order, each as [`send_payload`](Self::send_payload) would with its payload. Those of one connection
+    /// that follow each other cost little more than a single one.
+    pub fn send_all(mut replies: Vec<(Self, &[u8], bool)>) {
+        if replies.iter().any(|(reply, ..)| reply.conn.hub().limits.wire_log) {
+            for (reply, payload, text) in replies {
+                reply.send_payload(payload, text);
+            }
+            return;
+        }
+        for run in replies.chunk_by_mut(|one, next| one.0.conn == next.0.conn) {
+            let mut wanted = run.iter().filter(|(reply, ..)| reply.wants_reply());
+            let errors = match run.first() {
+                Some((first, ..)) => first.conn.push_replies(|| {
+                    let (reply, payload, text) = wanted.next()?;
+                    Some((reply.event_name(), reply.ack_id, *payload, *text))
+                }),
+                None => Vec::new(),
+            };
+            for (reply, ..) in run.iter_mut() {
+                reply.done = true;
+                reply.counts = false;
+            }
+            if let Some((first, ..)) = run.first() {
+                for error in errors {
+                    if error.kind() != ErrorKind::ConnectionClosed {
+                        first.conn.report(error);
+                    }
+                }
+                first.conn.handlers_ended(run.len());
+            }
+        }
+    }
 }
 
 impl Drop for Reply {
@@ -271,7 +307,9 @@ impl Drop for Reply {
                 format!("the handler of event {:?} ended without an outcome", self.name),
             ));
         }
-        self.conn.handler_ended();
+        if self.counts {
+            self.conn.handlers_ended(1);
+        }
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Hub {
     pub(crate) dropping: CancellationToken,
     /// No connection is let in any more.
     pub(crate) stopping: CancellationToken,
+    /// As `stopping`, to be read without its lock.
+    stopped: AtomicBool,
     /// The shutdown has ended.
     pub(crate) down: CancellationToken,
     /// Callbacks and handlers that have a task of their own.
@@ -84,6 +86,7 @@ impl Hub {
             inflight: AtomicUsize::new(0),
             dropping: CancellationToken::new(),
             stopping: CancellationToken::new(),
+            stopped: AtomicBool::new(false),
             down: CancellationToken::new(),
             tasks: TaskTracker::new(),
             emptied: Notify::new(),
@@ -174,15 +177,20 @@ impl Hub {
     pub(crate) async fn shutdown(&self, timeout: Duration) {
         // Without a runtime there never was a connection to end.
         if self.within(self.end_all(timeout)).await.is_err() {
-            self.stopping.cancel();
+            self.stop();
         }
         self.down.cancel();
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.stopping.cancel();
     }
 
     async fn end_all(&self, timeout: Duration) {
         let timeout = timeout.min(LONGEST);
         let deadline = Instant::now() + timeout;
-        self.stopping.cancel();
+        self.stop();
         for conn in self.rooms.conns() {
             conn.begin_drain();
         }
@@ -258,13 +266,20 @@ impl Hub {
         self.any_blocked.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn handler_ended(&self) {
-        if self.inflight.fetch_sub(1, Ordering::SeqCst) == 1 && self.stopping.is_cancelled() {
+    /// So many handlers have ended.
+    pub(crate) fn handlers_ended(&self, count: usize) {
+        if self.inflight.fetch_sub(count, Ordering::SeqCst) == count && self.stopped.load(Ordering::SeqCst) {
             self.emptied.notify_waiters();
         }
-        if !self.any_blocked.load(Ordering::SeqCst) {
-            return;
+        for _ in 0..count {
+            if !self.any_blocked.load(Ordering::SeqCst) {
+                return;
+            }
+            self.unblock_one();
         }
+    }
+
+    fn unblock_one(&self) {
         // A connection's last handle must not be dropped under the lock: it holds the application's data.
         let mut skipped = Vec::new();
         let next = {

@@ -30,15 +30,42 @@ impl Conn {
 
     /// Appends a message; the limits of its kind decide.
     pub(crate) fn push(&self, kind: Kind, heading: Heading<'_>, payload: &[u8], text: bool) -> Result<(), Error> {
-        self.check_size(heading, payload.len())?;
-        let mut shared = self.0.lock();
-        shared.check_open()?;
-        self.check_room(&mut shared, kind, heading, payload.len())?;
-        shared.outbox.push_message(kind, heading, payload, text);
-        shared.wake_to_write(self);
-        drop(shared);
+        self.push_into(&mut self.0.lock(), kind, heading, payload, text)?;
         wire::sent(self, heading, payload);
         Ok(())
+    }
+
+    fn push_into(
+        &self,
+        shared: &mut Shared,
+        kind: Kind,
+        heading: Heading<'_>,
+        payload: &[u8],
+        text: bool,
+    ) -> Result<(), Error> {
+        self.check_size(heading, payload.len())?;
+        shared.check_open()?;
+        self.check_room(shared, kind, heading, payload.len())?;
+        shared.outbox.push_message(kind, heading, payload, text);
+        shared.wake_to_write(self);
+        Ok(())
+    }
+
+    /// Appends replies while `next` has some for this connection. Those that could not be sent are told with their errors: a report is
+    /// nothing to do under the lock.
+    pub(crate) fn push_replies<'a>(
+        &self,
+        mut next: impl FnMut() -> Option<(&'a str, u64, &'a [u8], bool)>,
+    ) -> Vec<Error> {
+        let mut errors = Vec::new();
+        let mut shared = self.0.lock();
+        while let Some((name, ack_id, payload, text)) = next() {
+            let heading = Heading::Reply { name, ack_id };
+            if let Err(error) = self.push_into(&mut shared, Kind::Reply, heading, payload, text) {
+                errors.push(error);
+            }
+        }
+        errors
     }
 
     /// Sends a message back as it came, under the limits of a reply.
@@ -316,16 +343,16 @@ impl Conn {
         }
     }
 
-    /// A ticket was completed, failed or dropped.
-    pub(crate) fn handler_ended(&self) {
+    /// So many tickets were completed, failed or dropped.
+    pub(crate) fn handlers_ended(&self, count: usize) {
         let inner = self.inner();
-        inner.inflight.fetch_sub(1, Ordering::SeqCst);
+        inner.ended.fetch_add(count as u64, Ordering::SeqCst);
         // A link that drains waits for the last handler to end, though no event waits for it.
         let draining = !inner.open.load(Ordering::SeqCst);
         if draining || (inner.starved.load(Ordering::SeqCst) && inner.starved.swap(false, Ordering::SeqCst)) {
             inner.lock().wake();
         }
-        self.hub().handler_ended();
+        self.hub().handlers_ended(count);
     }
 
     pub(crate) fn connect_done(&self, ok: bool) {

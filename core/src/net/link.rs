@@ -344,7 +344,7 @@ impl State {
             queued: shared.outbox.queued(),
             written: shared.outbox.written(),
             paused,
-            handlers_ended: self.started - inner.inflight.load(Ordering::SeqCst) as u64,
+            handlers_ended: inner.ended.load(Ordering::SeqCst),
             mid_message: transport.mid_message(),
             message_bytes: transport.message_bytes(),
         };
@@ -405,8 +405,7 @@ impl State {
                 self.conn.inner().lock().awake = Awake::Yes;
                 return false;
             }
-            let running = self.conn.inner().inflight.load(Ordering::SeqCst);
-            if running < self.conn.hub().limits.max_inflight && self.stage == Stage::Open {
+            if self.running() < self.conn.hub().limits.max_inflight && self.stage == Stage::Open {
                 self.conn.hub().block(&self.conn);
                 if self.can_start() {
                     self.conn.inner().lock().awake = Awake::Yes;

@@ -404,22 +404,42 @@ impl Encoded {
     }
 }
 
-/// Buffers that a thread keeps for the next connection that has something to send, so that a silent one holds none.
+/// Buffers for the next connection that has something to send, so that a silent one holds none. Each thread keeps a few; as one thread may
+/// fill what another empties, they pass what they have too much of, or lack, through a store of all threads.
 mod pool {
     use std::cell::RefCell;
+    use std::sync::{Mutex, PoisonError};
 
-    const BUFFERS: usize = 32;
+    /// Buffers that pass at once; a thread keeps twice as many.
+    const SOME: usize = 32;
+    /// Bytes of a buffer that is kept.
     const LARGEST: usize = 64 * 1024;
+    /// Bytes that the store holds.
+    const MOST: usize = 4 * 1024 * 1024;
+
+    struct Store {
+        buffers: Vec<Vec<u8>>,
+        bytes: usize,
+    }
+
+    static STORE: Mutex<Store> = Mutex::new(Store {
+        buffers: Vec::new(),
+        bytes: 0,
+    });
 
     thread_local! {
         static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
     }
 
     pub(super) fn take() -> Vec<u8> {
-        POOL.try_with(|pool| pool.borrow_mut().pop())
-            .ok()
-            .flatten()
-            .unwrap_or_else(|| Vec::with_capacity(512))
+        let kept = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.is_empty() {
+                refill(&mut pool);
+            }
+            pool.pop()
+        });
+        kept.ok().flatten().unwrap_or_else(|| Vec::with_capacity(512))
     }
 
     pub(super) fn give(mut buffer: Vec<u8>) {
@@ -430,9 +450,73 @@ mod pool {
         // A thread that is going away has no pool any more: the buffer is simply freed.
         let _ = POOL.try_with(|pool| {
             let mut pool = pool.borrow_mut();
-            if pool.len() < BUFFERS {
-                pool.push(buffer);
+            pool.push(buffer);
+            if pool.len() > 2 * SOME {
+                store(&mut pool);
             }
         });
+    }
+
+    fn refill(pool: &mut Vec<Vec<u8>>) {
+        let mut store = STORE.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = store.buffers.len().saturating_sub(SOME);
+        pool.extend(store.buffers.drain(from..));
+        store.bytes -= pool.iter().map(Vec::capacity).sum::<usize>();
+    }
+
+    fn store(pool: &mut Vec<Vec<u8>>) {
+        let passed = pool.split_off(pool.len() - SOME);
+        let bytes: usize = passed.iter().map(Vec::capacity).sum();
+        let mut store = STORE.lock().unwrap_or_else(PoisonError::into_inner);
+        if store.bytes + bytes > MOST {
+            drop(store);
+            // Freed here, outside the lock.
+            return;
+        }
+        store.bytes += bytes;
+        store.buffers.extend(passed);
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        fn stored() -> (usize, usize) {
+            let store = STORE.lock().unwrap();
+            let bytes = store.buffers.iter().map(Vec::capacity).sum::<usize>();
+            assert_eq!(store.bytes, bytes, "its count is that of its buffers");
+            (store.buffers.len(), bytes)
+        }
+
+        fn on_a_thread<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+            std::thread::scope(|scope| scope.spawn(f).join().unwrap())
+        }
+
+        fn buffer(capacity: usize) -> Vec<u8> {
+            let mut buffer = Vec::with_capacity(capacity);
+            buffer.push(1);
+            buffer
+        }
+
+        #[test]
+        fn what_one_thread_gives_another_takes_and_the_store_has_an_end() {
+            // Of an odd size, to be known again: other tests take and give some as well.
+            on_a_thread(|| (0..1_000).for_each(|_| give(buffer(1_237))));
+            let (count, _) = stored();
+            assert!(count >= 900, "{count} of 1 000 passed");
+            let known = on_a_thread(|| (0..500).filter(|_| take().capacity() == 1_237).count());
+            assert!(known >= 400, "{known} of 500 are known");
+            on_a_thread(|| {
+                let taken = take();
+                assert!(taken.is_empty(), "a buffer comes empty");
+            });
+
+            on_a_thread(|| (0..10_000).for_each(|_| give(buffer(LARGEST))));
+            let (_, bytes) = stored();
+            assert!(bytes <= MOST, "{bytes} bytes are kept");
+            on_a_thread(|| (0..200).for_each(|_| give(buffer(LARGEST + 1))));
+            let largest = STORE.lock().unwrap().buffers.iter().map(Vec::capacity).max();
+            assert!(largest <= Some(LARGEST));
+        }
     }
 }

@@ -44,7 +44,7 @@ impl State {
         let idle = || {
             self.stage == Stage::Open
                 && self.waiting.is_empty()
-                && self.conn.inner().inflight.load(Ordering::SeqCst) == 0
+                && self.running() == 0
         };
         shared.phase == Phase::Draining && (shared.drop_handlers || idle())
     }

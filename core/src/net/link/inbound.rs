@@ -75,10 +75,15 @@ impl State {
         true
     }
 
+    /// Handlers in flight.
+    pub(super) fn running(&self) -> usize {
+        let ended = self.conn.inner().ended.load(Ordering::SeqCst);
+        usize::try_from(self.started - ended).unwrap_or(usize::MAX)
+    }
+
     /// Whether one more handler may start.
     pub(super) fn can_start(&self) -> bool {
-        let inner = self.conn.inner();
-        let running = inner.inflight.load(Ordering::SeqCst);
+        let running = self.running();
         let hub = self.conn.hub();
         self.stage == Stage::Open && running < hub.limits.max_inflight && (running == 0 || hub.has_room())
     }
