@@ -22,6 +22,7 @@ use crate::conn::{Awake, By, Conn, Phase, panicked};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::handler::{BoxFuture, ConnectTicket};
+use crate::hub::Counters;
 use crate::net::accept::Permit;
 use crate::net::outbox::Writing;
 use crate::net::transport::Transport;
@@ -128,14 +129,13 @@ impl<T: Transport> Future for Link<T> {
         if state.stage == Stage::Finishing {
             return state.farewell(transport, cx);
         }
-        state.wake_up(cx);
         state.budget = BUDGET;
         loop {
             state.start(cx);
             let mut again = state.poll_handlers(cx);
             again |= state.start_waiting(cx);
-            again |= state.read(transport, cx);
-            let stood_still = state.paused() == Paused::Replies;
+            let (progress, stood_still) = state.read(transport, cx);
+            again |= progress;
             state.write(transport, cx);
             // Reading that stood still has asked nobody to wake it when more can be read.
             again |= stood_still && state.paused() == Paused::No;
@@ -161,17 +161,8 @@ impl<T: Transport> Future for Link<T> {
 }
 
 impl State {
-    /// Notes that the link is awake: nobody needs to wake it until it sleeps again.
-    fn wake_up(&mut self, cx: &Context<'_>) {
-        let mut shared = self.conn.inner().lock();
-        shared.awake = Awake::Yes;
-        match &shared.waker {
-            Some(waker) if waker.will_wake(cx.waker()) => {}
-            _ => shared.waker = Some(cx.waker().clone()),
-        }
-    }
-
-    /// Runs `on_connect` and looks at what others have asked for.
+    /// Runs `on_connect`, notes that the link is awake, so that nobody needs to wake it until it sleeps again, and looks at what others
+    /// have asked for.
     fn start(&mut self, cx: &mut Context<'_>) {
         if self.stage == Stage::New && !self.conn.is_open() {
             // Let in only to be told a close code, or the server is shutting down: its handlers never hear of it.
@@ -200,6 +191,11 @@ impl State {
         let mut timed_out = Vec::new();
         let mut late_pings = Vec::new();
         let mut shared = self.conn.inner().lock();
+        shared.awake = Awake::Yes;
+        match &shared.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => shared.waker = Some(cx.waker().clone()),
+        }
         let connected = shared.connected.take();
         let overrun = shared.overrun;
         if shared.session.deadline().is_some_and(|at| at <= self.now) {
@@ -265,14 +261,14 @@ impl State {
     /// Writes what has gathered, until nothing is left or the transport takes no more.
     fn write<T: Transport>(&mut self, transport: &mut T, cx: &mut Context<'_>) {
         loop {
-            if self.writing.is_empty() && !self.take_frames() {
+            if self.writing.is_empty() && !self.exchange() {
                 break;
             }
             match transport.poll_write(cx, &mut self.writing) {
                 Poll::Ready(Ok(bytes)) => self.left += bytes,
                 Poll::Ready(Err(error)) => return self.write_failed(&error),
                 Poll::Pending => {
-                    self.count_left();
+                    self.exchange();
                     return;
                 }
             }
@@ -293,43 +289,39 @@ impl State {
         self.conn.cut();
     }
 
-    /// Moves what the outbox holds to the link; false if it is empty.
-    fn take_frames(&mut self) -> bool {
-        self.count_left();
+    /// Tells the outbox what has left, and moves what it holds to the link unless something is being written; false if nothing was moved.
+    fn exchange(&mut self) -> bool {
+        let half = self.conn.hub().limits.max_outbox / 2;
+        let left = std::mem::take(&mut self.left);
+        self.bytes_out += left as u64;
         let mut shared = self.conn.inner().lock();
-        let some = shared.outbox.has_frames();
+        let mut drained = Vec::new();
+        if left > 0 {
+            shared.outbox.left(left);
+            if shared.outbox.queued() <= half {
+                drained = std::mem::take(&mut shared.drains);
+            }
+        }
+        let some = self.writing.is_empty() && shared.outbox.has_frames();
         if some {
             shared.outbox.take(&mut self.writing);
         }
-        some
-    }
-
-    fn count_left(&mut self) {
-        if self.left == 0 {
-            return;
-        }
-        self.bytes_out += self.left as u64;
-        let half = self.conn.hub().limits.max_outbox / 2;
-        let mut shared = self.conn.inner().lock();
-        shared.outbox.left(std::mem::take(&mut self.left));
-        let drained = if shared.outbox.queued() <= half {
-            std::mem::take(&mut shared.drains)
-        } else {
-            Vec::new()
-        };
         drop(shared);
         for waiter in drained {
             waiter.done(Ok(()));
         }
-        self.pump();
+        if left > 0 {
+            self.pump();
+        }
+        some
     }
 
     /// Looks at the clocks, then goes to sleep unless it is `busy` or something turned up. Answers whether it sleeps.
     fn sleep<T: Transport>(&mut self, transport: &mut T, cx: &mut Context<'_>, busy: bool) -> bool {
-        self.count();
-        let paused = self.paused();
         let inner = self.conn.inner();
         let mut shared = inner.lock();
+        let messages = shared.outbox.take_messages();
+        let paused = self.paused_at(&shared);
         // Blocked writes leave frames in the outbox behind those being written; the transport wakes us.
         let unseen = (shared.outbox.has_frames() && self.writing.is_empty())
             || shared.connected.is_some()
@@ -337,6 +329,11 @@ impl State {
             || (shared.overrun && shared.phase != Phase::Closing)
             || (shared.drop_handlers && (self.handlers.is_some() || self.connecting.is_some()))
             || self.is_drained(&shared);
+        count(
+            &self.conn.hub().counters,
+            [&mut self.events_in, &mut self.bytes_in, &mut self.bytes_out],
+            messages,
+        );
         if unseen && !busy {
             return false;
         }
@@ -442,20 +439,28 @@ impl State {
         true
     }
 
-    /// Adds to the hub's counters, once a wake.
-    fn count(&mut self) {
-        let counters = &self.conn.hub().counters;
+    /// Adds the rest to the hub's counters.
+    fn count_rest(&mut self) {
         let messages = self.conn.inner().lock().outbox.take_messages();
-        let pairs = [
-            (&counters.events_in, std::mem::take(&mut self.events_in)),
-            (&counters.bytes_in, std::mem::take(&mut self.bytes_in)),
-            (&counters.bytes_out, std::mem::take(&mut self.bytes_out)),
-            (&counters.messages_out, messages),
-        ];
-        for (counter, value) in pairs {
-            if value != 0 {
-                counter.fetch_add(value, Ordering::Relaxed);
-            }
+        count(
+            &self.conn.hub().counters,
+            [&mut self.events_in, &mut self.bytes_in, &mut self.bytes_out],
+            messages,
+        );
+    }
+}
+
+/// Moves events in, bytes in and bytes out, and messages out, to a hub's counters: once a wake.
+fn count(counters: &Counters, [events_in, bytes_in, bytes_out]: [&mut u64; 3], messages_out: u64) {
+    let pairs = [
+        (&counters.events_in, std::mem::take(events_in)),
+        (&counters.bytes_in, std::mem::take(bytes_in)),
+        (&counters.bytes_out, std::mem::take(bytes_out)),
+        (&counters.messages_out, messages_out),
+    ];
+    for (counter, value) in pairs {
+        if value != 0 {
+            counter.fetch_add(value, Ordering::Relaxed);
         }
     }
 }

@@ -51,8 +51,8 @@ impl State {
 
     /// Ends the connection: rooms, waiters, callbacks; handlers that still run go on in a task of their own.
     pub(super) fn finish(&mut self) {
-        self.count_left();
-        self.count();
+        self.exchange();
+        self.count_rest();
         let disconnect = self.disconnect();
         let conn = self.conn.clone();
         let hub = conn.hub().clone();

@@ -12,7 +12,7 @@ use compact_str::CompactString;
 use futures_util::StreamExt;
 
 use super::{PeerEnd, Stage, State};
-use crate::conn::{By, Phase, panicked};
+use crate::conn::{By, Phase, Shared, panicked};
 use crate::error::{Error, ErrorKind};
 use crate::event::Incoming;
 use crate::handler::{BoxFuture, Reply};
@@ -106,24 +106,33 @@ impl State {
 
     /// Why reading stands still, if it does.
     pub(super) fn paused(&self) -> Paused {
+        self.paused_at(&self.conn.inner().lock())
+    }
+
+    /// As [`paused`](Self::paused), under the lock.
+    pub(super) fn paused_at(&self, shared: &Shared) -> Paused {
         if self.waiting_bytes >= MAX_WAITING {
             return Paused::Handlers;
         }
-        let most = self.conn.hub().limits.max_outbox / 2;
-        if self.conn.inner().lock().outbox.replies() > most {
+        if shared.outbox.replies() > self.conn.hub().limits.max_outbox / 2 {
             return Paused::Replies;
         }
         Paused::No
     }
 
-    pub(super) fn read<T: Transport>(&mut self, transport: &mut T, cx: &mut Context<'_>) -> bool {
-        let waker = cx.waker().clone();
-        let mut inner_cx = Context::from_waker(&waker);
+    /// Reads and handles what comes. Answers whether something came, and whether reading stands still as the peer does not take its
+    /// replies.
+    pub(super) fn read<T: Transport>(&mut self, transport: &mut T, cx: &mut Context<'_>) -> (bool, bool) {
+        let mut inner_cx = Context::from_waker(cx.waker());
         let mut progress = false;
-        while self.budget > 0 && self.peer_end.is_none() && self.paused() == Paused::No {
+        while self.budget > 0 && self.peer_end.is_none() {
+            match self.paused() {
+                Paused::No => {}
+                paused => return (progress, paused == Paused::Replies),
+            }
             let read = transport.poll_read(cx, &mut |item| self.receive(item, &mut inner_cx));
             match read {
-                Poll::Pending => return progress,
+                Poll::Pending => return (progress, false),
                 Poll::Ready(Read::Some(bytes)) => {
                     progress = true;
                     self.bytes_in += bytes as u64;
@@ -133,7 +142,7 @@ impl State {
                     // Whatever follows can't be understood: no closing handshake is possible, only our close frame.
                     self.conn.begin_close(violation.code, violation.reason, By::Core);
                     self.peer_end = Some(PeerEnd::Lost);
-                    return true;
+                    return (true, false);
                 }
                 Poll::Ready(Read::End(error)) => {
                     if let Some(error) = error {
@@ -141,11 +150,11 @@ impl State {
                     }
                     self.peer_end = Some(PeerEnd::Lost);
                     self.conn.lost();
-                    return true;
+                    return (true, false);
                 }
             }
         }
-        progress
+        (progress, false)
     }
 
     /// Takes one item from the wire; false ends reading for good.
