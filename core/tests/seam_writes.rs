@@ -211,19 +211,36 @@ fn emits_and_replies_to_one_connection_need_no_turn_of_the_runtime() {
 }
 
 #[test]
-fn what_goes_to_several_connections_is_their_tasks_matter() {
+fn what_goes_to_several_connections_the_runtime_writes_and_every_one_gets_it_once() {
     let stage = Stage::new();
-    let (first, mut one) = stage.peer();
-    let (second, mut other) = stage.peer();
+    // More than are written to in one row.
+    let mut peers: Vec<_> = (0..150).map(|_| stage.peer()).collect();
+    let before = stage.server.stats();
     stage.writing(|| {
-        first.emit("a", "1").unwrap();
-        second.emit("b", "2").unwrap();
+        for (number, (conn, _)) in peers.iter().enumerate() {
+            conn.emit("own", number.to_string()).unwrap();
+        }
+        stage.server.emit("all", "x").unwrap();
+        // One is to be closed as well, which its task alone does.
+        peers[70].0.close();
     });
-    one.has_nothing();
-    other.has_nothing();
-    stage.until(|| (one.has_some() && other.has_some()).then_some(()));
-    assert_eq!(one.text(), "a||0||1");
-    assert_eq!(other.text(), "b||0||2");
+    for (_, peer) in &peers {
+        peer.has_nothing();
+    }
+    stage.until(|| peers.iter().all(|(_, peer)| peer.has_some()).then_some(()));
+    for (number, (_, peer)) in peers.iter_mut().enumerate() {
+        assert_eq!(peer.text(), format!("own||0||{number}"));
+        assert_eq!(peer.text(), "all||0||x");
+        if number == 70 {
+            let mut close = [0; 4];
+            peer.0.read_exact(&mut close).unwrap();
+            assert_eq!(close, [0x88, 2, 3, 232]);
+        }
+        peer.has_nothing();
+    }
+    let after = stage.server.stats();
+    assert_eq!(after.messages_out - before.messages_out, 301);
+    assert_eq!(after.bytes_queued, 0);
 }
 
 #[test]

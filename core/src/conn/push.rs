@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -203,18 +204,30 @@ impl Conn {
         self.0.lock().direct = Some(direct);
     }
 
-    /// Writes what lies in the outbox, if the link sleeps and was to be woken for nothing else; false if it has to be woken. The lock is
-    /// held meanwhile, for one system call that does not wait.
-    pub(super) fn write_now(&self) -> bool {
+    /// Writes what lies in the outbox, if the link sleeps and was to be woken for nothing else. Answers the waker of a link that has to
+    /// be woken. The lock is held meanwhile, for one system call that does not wait.
+    pub(super) fn write_now(&self) -> Option<Waker> {
         let mut shared = self.0.lock();
-        let shared = &mut *shared;
+        let awake = shared.awake;
+        // It was woken by something else meanwhile, and has seen to this.
+        if awake == Awake::No {
+            return None;
+        }
+        if awake == Awake::ToWrite && self.write_directly(&mut shared) {
+            shared.awake = Awake::No;
+            return None;
+        }
+        shared.waker.clone()
+    }
+
+    /// Whether everything in the outbox has been written.
+    fn write_directly(&self, shared: &mut Shared) -> bool {
         let Some(direct) = &shared.direct else { return false };
-        let only_to_write = shared.awake == Awake::ToWrite
-            && shared.phase == Phase::Open
+        let nothing_else = shared.phase == Phase::Open
             && !shared.overrun
             && shared.drains.is_empty()
             && shared.outbox.queued() <= MOST_DIRECT;
-        if !only_to_write {
+        if !nothing_else {
             return false;
         }
         // What went wrong the link finds out as well, whose matter it is.
@@ -229,7 +242,6 @@ impl Conn {
         let messages = shared.outbox.take_messages();
         counters.messages_out.fetch_add(messages, Ordering::Relaxed);
         shared.outbox.trim();
-        shared.awake = Awake::No;
         true
     }
 

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::Conn;
 
@@ -20,11 +20,39 @@ thread_local! {
 #[derive(Clone, Default)]
 pub struct Wakes(Arc<Mutex<Gathered>>);
 
+/// Connections that a task writes to before it lets others have their turn.
+const ROW: usize = 64;
+
 #[derive(Default)]
-struct Gathered {
-    wakers: Vec<Waker>,
-    /// The first of them, if it is to be woken only to write.
-    first: Option<Conn>,
+struct Gathered(Vec<Due>);
+
+enum Due {
+    /// There is nothing to do but to write what lies in its outbox.
+    ToWrite(Conn),
+    Wake(Waker),
+}
+
+impl Due {
+    /// Writes, if that is all and this thread can; else wakes the connection's task.
+    fn settle(self) {
+        let waker = match self {
+            Self::ToWrite(conn) => conn.write_now(),
+            Self::Wake(waker) => Some(waker),
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn wake(self) {
+        let waker = match self {
+            Self::ToWrite(conn) => conn.inner().lock().waker.clone(),
+            Self::Wake(waker) => Some(waker),
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
 }
 
 impl Wakes {
@@ -42,27 +70,45 @@ impl Wakes {
     /// Wakes those that have gathered, on this thread.
     pub fn release(&self) {
         // Outside the lock: a waker may run anything.
-        let gathered = std::mem::take(&mut *self.lock());
-        for waker in gathered.wakers {
-            waker.wake();
+        for due in self.take() {
+            due.wake();
         }
     }
 
-    /// Wakes those that have gathered, in one task of the runtime, where that costs least. To a single one this thread writes by
-    /// itself, if that is all there is to do and its stream allows it: two changes of threads are saved. Nothing happens if there are none.
+    /// Wakes those that have gathered, in one task of the runtime, where that costs least. Nothing happens if there are none.
+    ///
+    /// Where there is nothing to do but to write, and the stream allows it, no connection's task is woken: to a single one this thread
+    /// writes by itself, which saves two changes of threads; to several a runtime of one thread writes in a row.
     pub fn release_on(&self, runtime: &Handle) {
         let mut gathered = self.lock();
-        if gathered.wakers.len() > 1 {
+        if gathered.0.len() > 1 {
             drop(gathered);
             let wakes = self.clone();
-            runtime.spawn(async move { wakes.release() });
-        } else if let Some(waker) = gathered.wakers.pop() {
-            let conn = gathered.first.take();
-            drop(gathered);
-            if !conn.is_some_and(|conn| conn.write_now()) {
-                waker.wake();
+            if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
+                runtime.spawn(async move { wakes.settle().await });
+            } else {
+                // Several threads share the work.
+                runtime.spawn(async move { wakes.release() });
             }
+        } else if let Some(due) = gathered.0.pop() {
+            drop(gathered);
+            due.settle();
         }
+    }
+
+    async fn settle(self) {
+        let mut all = self.take().into_iter();
+        loop {
+            all.by_ref().take(ROW).for_each(Due::settle);
+            if all.len() == 0 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn take(&self) -> Vec<Due> {
+        std::mem::take(&mut self.lock().0)
     }
 
     /// Whether this thread's wake-ups gather somewhere.
@@ -72,7 +118,7 @@ impl Wakes {
 
     /// Whether nobody is to be woken.
     pub fn is_empty(&self) -> bool {
-        self.lock().wakers.is_empty()
+        self.lock().0.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Gathered> {
@@ -82,7 +128,7 @@ impl Wakes {
 
 impl std::fmt::Debug for Wakes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Wakes({})", self.lock().wakers.len())
+        write!(f, "Wakes({})", self.lock().0.len())
     }
 }
 
@@ -105,13 +151,10 @@ impl Drop for Held {
 /// Wakes a link now, or with those that this thread holds back; `to_write` is its connection, if it has only to write.
 pub(super) fn wake(waker: &Waker, to_write: Option<&Conn>) {
     HELD.with_borrow(|held| match held {
-        Some(wakes) => {
-            let mut gathered = wakes.lock();
-            if gathered.wakers.is_empty() {
-                gathered.first = to_write.cloned();
-            }
-            gathered.wakers.push(waker.clone());
-        }
+        Some(wakes) => wakes.lock().0.push(match to_write {
+            Some(conn) => Due::ToWrite(conn.clone()),
+            None => Due::Wake(waker.clone()),
+        }),
         None => waker.wake_by_ref(),
     });
 }

@@ -41,11 +41,7 @@ impl State {
 
     /// Whether a shutdown has nothing left to wait for here.
     pub(super) fn is_drained(&self, shared: &Shared) -> bool {
-        let idle = || {
-            self.stage == Stage::Open
-                && self.waiting.is_empty()
-                && self.running() == 0
-        };
+        let idle = || self.stage == Stage::Open && self.waiting.is_empty() && self.running() == 0;
         shared.phase == Phase::Draining && (shared.drop_handlers || idle())
     }
 
