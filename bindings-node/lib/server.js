@@ -134,7 +134,9 @@ class Server {
         else native.listen(site.id, id, `${host.includes(":") ? `[${host}]` : host}:${port}`);
       }),
     );
-    if (this.#site !== site) throw new EtpError("connection_closed", "the server was shut down");
+    // Also where it was bound before the shutdown that was asked for meanwhile.
+    if (this.#site !== site || this.#ending !== undefined)
+      throw new EtpError("connection_closed", "the server was shut down");
     site.active = true;
     site.holds();
     const { url, address, port: at } = bound;

@@ -13,7 +13,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent / "python"))
 
 import deviations  # noqa: E402
+import rawws  # noqa: E402
 from deviations import COLLECTED, ROLES, Case  # noqa: E402
 from harness import Client, Server  # noqa: E402
 from rawws import Listener  # noqa: E402
@@ -78,6 +79,21 @@ def case_id(item: pytest.Function, program: str) -> Case:
     if rest.startswith(f"{program}-"):
         return name, rest.removeprefix(f"{program}-")
     return name, rest.removesuffix(f"-{program}")
+
+
+# A case that is expected to fail mostly waits for what never comes: so many seconds, instead of `rawws.TIMEOUT`.
+FAILS_WITHIN = 5.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    patience = rawws.TIMEOUT
+    if item.get_closest_marker("xfail"):
+        rawws.TIMEOUT = FAILS_WITHIN
+    try:
+        return (yield)
+    finally:
+        rawws.TIMEOUT = patience
 
 
 @pytest.fixture(scope="session")
