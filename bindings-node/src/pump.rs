@@ -152,27 +152,18 @@ impl Pump {
             if slot.is_some() {
                 return Ok(());
             }
-            let wake = Wake::new(&env, wake, node.then_some(&self.closing))?;
+            self.look_after_the_end(&env, node)?;
             let runtime = Runtime::begin()?;
-            let queue = Queue::new(wake, runtime.handle().clone());
-            *slot = Some(Running { queue, runtime });
-            drop(slot);
-            if self.hooked.replace(true) {
-                return Ok(());
-            }
-            let weak: Weak<_> = Arc::downgrade(&self.running);
-            // An environment ends with all that is at work in it: a worker that is terminated. (A process that exits runs no hooks: `farewell`.)
-            let last = move || {
-                let left = weak.upgrade().and_then(|slot| running(&slot).take());
-                if let Some(left) = left {
-                    end(left, FAREWELL);
+            // Last: what has been opened in the loop has to be closed.
+            let wake = match Wake::new(&env, wake, node.then_some(&self.closing)) {
+                Ok(wake) => wake,
+                Err(error) => {
+                    runtime.end();
+                    return Err(error.into());
                 }
             };
-            if node {
-                wake::at_end(&env, &self.closing, last)?;
-            } else {
-                env.add_env_cleanup_hook(last, |last| last())?;
-            }
+            let queue = Queue::new(wake, runtime.handle().clone());
+            *slot = Some(Running { queue, runtime });
             Ok(())
         })
     }
@@ -437,6 +428,27 @@ impl Pump {
 }
 
 impl Pump {
+    /// An environment ends with all that is at work in it: a worker that is terminated. (A process that exits runs no hooks: `farewell`.)
+    fn look_after_the_end(&self, env: &Env, node: bool) -> napi::Result<()> {
+        if self.hooked.get() {
+            return Ok(());
+        }
+        let weak: Weak<_> = Arc::downgrade(&self.running);
+        let last = move || {
+            let left = weak.upgrade().and_then(|slot| running(&slot).take());
+            if let Some(left) = left {
+                end(left, FAREWELL);
+            }
+        };
+        if node {
+            wake::at_end(env, &self.closing, last)?;
+        } else {
+            env.add_env_cleanup_hook(last, |last| last())?;
+        }
+        self.hooked.set(true);
+        Ok(())
+    }
+
     pub(crate) fn state(&self) -> RefMut<'_, State> {
         self.state.borrow_mut()
     }

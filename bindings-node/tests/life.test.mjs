@@ -309,4 +309,10 @@ describe("several in one process", { concurrency: 6 }, () => {
   }
 });
 
+for (const where of ["main", "worker"]) {
+  again(`no descriptors are left for a server: ${where}`, TIMES, async () => {
+    assert.deepEqual((await run("exhausted", [where])).said, ["DONE"]);
+  });
+}
+
 test("there were at least 200 runs", () => assert.ok(runs >= 200, `${runs} runs`));

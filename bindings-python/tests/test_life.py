@@ -137,7 +137,7 @@ def test_event_loops_come_and_go(how: str, kind: str, time: int) -> None:
 
 
 @often
-@pytest.mark.parametrize("how", ["before", "after", "within"])
+@pytest.mark.parametrize("how", ["before", "after", "within", "unwound"])
 def test_a_fork_uses_what_is_its_own_and_is_told_of_what_is_not(how: str, time: int) -> None:
     run("forks", how, flags=FORKS)
 

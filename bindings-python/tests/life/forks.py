@@ -200,5 +200,38 @@ def within() -> None:
     assert statuses == [0] * 20, statuses
 
 
-{"before": before, "after": after, "within": within}[how]()
+def unwound() -> None:
+    """From a handler that has emitted, the child leaving by an exception: what the parent is about to write it does not write as well."""
+    parent = os.getpid()
+    server = Server()
+    heard: list[str] = []
+    pids: list[int] = []
+
+    @server.on("fork")
+    async def fork(conn: Conn, data: str) -> str:
+        conn.emit("hello", data)
+        pid = os.fork()
+        if pid == 0:
+            sys.exit(0)
+        pids.append(pid)
+        reap(pid)
+        return "forked"
+
+    async def main() -> None:
+        async with server.start("127.0.0.1", 0), Client(server.url) as client:
+            client.on("hello", heard.append)
+            for turn in range(5):
+                assert await client.emit_with_ack("fork", str(turn)) == "forked"
+
+    try:
+        asyncio.run(main())
+    finally:
+        if os.getpid() != parent:
+            # What `asyncio.run` waits for in a child is the parent's to end.
+            os._exit(0)
+    assert heard == ["0", "1", "2", "3", "4"], heard
+    assert len(pids) == 5
+
+
+{"before": before, "after": after, "within": within, "unwound": unwound}[how]()
 print("END")

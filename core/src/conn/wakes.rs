@@ -2,6 +2,7 @@
 //! system call, and on a busy machine a change of threads.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -17,8 +18,15 @@ thread_local! {
 ///
 /// While a thread [holds](Self::hold) one, what it emits, replies or closes is queued at once, in order and with every check, but
 /// the connections' tasks are woken only by [`release`](Self::release). Whoever holds must release soon.
-#[derive(Clone, Default)]
-pub struct Wakes(Arc<Mutex<Gathered>>);
+#[derive(Clone)]
+pub struct Wakes {
+    gathered: Arc<Mutex<Gathered>>,
+    /// The process it was made in, counted in forks.
+    process: u64,
+}
+
+/// How many forks lie before this process.
+static FORKS: AtomicU64 = AtomicU64::new(0);
 
 /// Connections that a task writes to before it lets others have their turn.
 const ROW: usize = 64;
@@ -55,6 +63,15 @@ impl Due {
     }
 }
 
+impl Default for Wakes {
+    fn default() -> Self {
+        Self {
+            gathered: Arc::default(),
+            process: FORKS.load(Ordering::Relaxed),
+        }
+    }
+}
+
 impl Wakes {
     /// From now on this thread's wake-ups gather here, until the guard is dropped. They are not released by that.
     pub fn hold(&self) -> Held {
@@ -62,8 +79,10 @@ impl Wakes {
     }
 
     /// From now on this thread's wake-ups gather nowhere, until the guard is dropped: for the child of a fork, where those that the
-    /// thread held back are the parent's.
+    /// thread held back are the parent's. What gathered anywhere before the fork is nobody's in this process: neither is it released, nor
+    /// are its locks taken.
     pub fn hold_nothing() -> Held {
+        FORKS.fetch_add(1, Ordering::Relaxed);
         Held(HELD.replace(None))
     }
 
@@ -80,6 +99,9 @@ impl Wakes {
     /// Where there is nothing to do but to write, and the stream allows it, no connection's task is woken: to a single one this thread
     /// writes by itself, which saves two changes of threads; to several a runtime of one thread writes in a row.
     pub fn release_on(&self, runtime: &Handle) {
+        if self.is_of_a_parent() {
+            return;
+        }
         let mut gathered = self.lock();
         if gathered.0.len() > 1 {
             drop(gathered);
@@ -107,7 +129,14 @@ impl Wakes {
         }
     }
 
+    fn is_of_a_parent(&self) -> bool {
+        self.process != FORKS.load(Ordering::Relaxed)
+    }
+
     fn take(&self) -> Vec<Due> {
+        if self.is_of_a_parent() {
+            return Vec::new();
+        }
         std::mem::take(&mut self.lock().0)
     }
 
@@ -118,11 +147,11 @@ impl Wakes {
 
     /// Whether nobody is to be woken.
     pub fn is_empty(&self) -> bool {
-        self.lock().0.is_empty()
+        self.is_of_a_parent() || self.lock().0.is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, Gathered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
