@@ -20,7 +20,10 @@ async function attempt() {
     assert.equal(error.code, "EMFILE");
   }
   for (let time = 0; time < 5; time += 1) {
-    await assert.rejects(new Server().listen(), (error) => error.code === "invalid_state" || error.code === "listen_failed");
+    await assert.rejects(
+      new Server().listen(),
+      (error) => error.code === "invalid_state" || error.code === "listen_failed",
+    );
   }
   for (const descriptor of taken) closeSync(descriptor);
 }
