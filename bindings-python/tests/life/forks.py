@@ -201,7 +201,7 @@ def within() -> None:
 
 
 def unwound() -> None:
-    """From a handler that has emitted; the child leaves by an exception, and does not write what the parent is about to write."""
+    """From a handler that has emitted; the child ends by an exception, and does not write what the parent is to write."""
     parent = os.getpid()
     server = Server()
     heard: list[str] = []
