@@ -45,6 +45,8 @@ pub(crate) struct Inner {
     shared: Mutex<Shared>,
     /// Handlers of this connection that have ended: counted by tickets on any thread. The link knows how many it has started.
     pub(crate) ended: AtomicU64,
+    /// Bytes of those events of theirs that are large.
+    pub(crate) ended_bytes: AtomicU64,
     /// Whether the phase is [`Phase::Open`], to be read without the lock; written under it.
     pub(crate) open: AtomicBool,
     /// The link has events waiting for a handler to end.
@@ -100,6 +102,7 @@ impl Conn {
                 connect_ended: false,
             }),
             ended: AtomicU64::new(0),
+            ended_bytes: AtomicU64::new(0),
             open: AtomicBool::new(true),
             starved: AtomicBool::new(false),
             blocked: AtomicBool::new(false),

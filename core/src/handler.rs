@@ -168,11 +168,13 @@ pub struct Reply {
     done: bool,
     /// It counts as a handler in flight.
     counts: bool,
+    /// Bytes of its event, if it is large.
+    bytes: usize,
 }
 
 impl Reply {
     /// A ticket for a handler that is in flight from now on; its connection has counted it already.
-    pub(crate) fn new(conn: Conn, name: &str, ack_id: u64) -> Self {
+    pub(crate) fn new(conn: Conn, name: &str, ack_id: u64, bytes: usize) -> Self {
         conn.hub().inflight.fetch_add(1, Ordering::SeqCst);
         Self {
             conn,
@@ -180,6 +182,7 @@ impl Reply {
             ack_id,
             done: false,
             counts: true,
+            bytes,
         }
     }
 
@@ -285,6 +288,10 @@ impl Reply {
             for (reply, ..) in run.iter_mut() {
                 reply.done = true;
                 reply.counts = false;
+                let bytes = std::mem::take(&mut reply.bytes);
+                if bytes > 0 {
+                    reply.conn.inner().ended_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+                }
             }
             if let Some((first, ..)) = run.first() {
                 for error in errors {
@@ -306,6 +313,13 @@ impl Drop for Reply {
                 ErrorKind::HandlerFailed,
                 format!("the handler of event {:?} ended without an outcome", self.name),
             ));
+        }
+        if self.bytes > 0 {
+            // Before the handler counts as ended, which may let another one start.
+            self.conn
+                .inner()
+                .ended_bytes
+                .fetch_add(self.bytes as u64, Ordering::SeqCst);
         }
         if self.counts {
             self.conn.handlers_ended(1);

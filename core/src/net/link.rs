@@ -61,6 +61,8 @@ struct State {
     budget: u32,
     /// Handlers started so far.
     started: u64,
+    /// Bytes of those events of theirs that are large.
+    started_bytes: u64,
     events_in: u64,
     bytes_in: u64,
     bytes_out: u64,
@@ -111,6 +113,7 @@ impl<T: Transport> Link<T> {
                 peer_end: None,
                 budget: BUDGET,
                 started: 0,
+                started_bytes: 0,
                 events_in: 0,
                 bytes_in: 0,
                 bytes_out: 0,
@@ -402,7 +405,8 @@ impl State {
                 self.conn.inner().lock().awake = Awake::Yes;
                 return false;
             }
-            if self.running() < self.conn.hub().limits.max_inflight && self.stage == Stage::Open {
+            let own_limit = self.running() >= self.conn.hub().limits.max_inflight || self.is_full_of_large();
+            if !own_limit && self.stage == Stage::Open {
                 self.conn.hub().block(&self.conn);
                 if self.can_start() {
                     self.conn.inner().lock().awake = Awake::Yes;

@@ -24,6 +24,9 @@ use crate::payload::Payload;
 use crate::protocol::{Received, frame};
 use crate::websocket::{Data, Item, Opcode};
 
+/// Events from this size on are counted by bytes as well as by number.
+const LARGE: usize = 4 * 1024;
+
 /// What a waiting event costs beyond its bytes.
 const WAIT_OVERHEAD: usize = 64;
 
@@ -81,11 +84,20 @@ impl State {
         usize::try_from(self.started - ended).unwrap_or(usize::MAX)
     }
 
+    /// Whether the handlers that run have as many bytes of large events as may be. Their replies may be as large, and all of them have to
+    /// find room in the outbox of a peer that reads late: four times `max_outbox`, of which half of one may be full already.
+    pub(super) fn is_full_of_large(&self) -> bool {
+        let bytes = self.started_bytes - self.conn.inner().ended_bytes.load(Ordering::SeqCst);
+        bytes >= self.conn.hub().limits.max_outbox as u64 * 2
+    }
+
     /// Whether one more handler may start.
     pub(super) fn can_start(&self) -> bool {
         let running = self.running();
         let hub = self.conn.hub();
-        self.stage == Stage::Open && running < hub.limits.max_inflight && (running == 0 || hub.has_room())
+        self.stage == Stage::Open
+            && running < hub.limits.max_inflight
+            && (running == 0 || (hub.has_room() && !self.is_full_of_large()))
     }
 
     pub(super) fn start_waiting(&mut self, cx: &mut Context<'_>) -> bool {
@@ -266,8 +278,13 @@ impl State {
     /// Starts a handler: polled once here and parked only if it waits.
     pub(super) fn handle(&mut self, event: Incoming<'_>, ack_id: u64, cx: &mut Context<'_>) {
         self.started += 1;
+        let bytes = match event.payload.len() {
+            large if large >= LARGE => large,
+            _ => 0,
+        };
+        self.started_bytes += bytes as u64;
         let conn = &self.conn;
-        let reply = Reply::new(conn.clone(), event.name, ack_id);
+        let reply = Reply::new(conn.clone(), event.name, ack_id, bytes);
         let started = catch_unwind(AssertUnwindSafe(|| {
             let mut future = conn.hub().handler.event(conn, event, reply)?;
             match future.as_mut().poll(cx) {
