@@ -335,3 +335,37 @@ fn a_connection_that_has_ended_lets_go_of_its_socket_though_its_handle_lives() {
         conn.emit("late", "").unwrap_err();
     });
 }
+
+#[test]
+fn large_events_in_flight_count_by_bytes() {
+    const LEN: usize = 60_000;
+    const SENT: usize = 200;
+    let stage = Stage::new();
+    let (_conn, peer) = stage.peer();
+    let mut frame = vec![0x81, 0x80 | 126];
+    frame.extend_from_slice(&u16::try_from(LEN).unwrap().to_be_bytes());
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(b"echo||7||");
+    frame.resize(frame.len() + LEN - 9, b'x');
+    let mut socket = peer.0.try_clone().unwrap();
+    let writer = std::thread::spawn(move || (0..SENT).for_each(|_| socket.write_all(&frame).unwrap()));
+    // Twice `max_outbox`, which is 4 MiB, and the event that passes it.
+    let most = (2 * 4 * 1024 * 1024) / LEN + 1;
+    let mut tickets = Vec::new();
+    stage.until(|| {
+        tickets.extend(stage.replies.try_iter());
+        (tickets.len() >= most).then_some(())
+    });
+    stage.until(|| Some(()));
+    tickets.extend(stage.replies.try_iter());
+    assert_eq!(tickets.len(), most, "of {SENT}, and max_inflight is 256");
+    let mut handled = tickets.len();
+    tickets.drain(..).for_each(Reply::no_handler);
+    stage.until(|| {
+        let more: Vec<_> = stage.replies.try_iter().collect();
+        handled += more.len();
+        more.into_iter().for_each(Reply::no_handler);
+        (handled == SENT).then_some(())
+    });
+    writer.join().unwrap();
+}
