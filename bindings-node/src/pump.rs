@@ -25,6 +25,8 @@ use crate::runtime::Runtime;
 use crate::text;
 use crate::wake::{self, Closing, Wake};
 
+/// Replies that are sent together: so many lie in the processor's nearest memory.
+const ROW: usize = 128;
 /// How long servers and clients that are alive at the end of an environment may take for their farewell.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -516,7 +518,7 @@ impl Pump {
         };
         let (mut text_at, mut bytes_at) = (0, 0);
         let mut one = String::new();
-        let mut replies = Vec::with_capacity(ints.len() / 2);
+        let mut replies = Vec::with_capacity(ROW.min(ints.len() / 2));
         for pair in ints.chunks_exact(2) {
             let reply = self.take_reply(pair[0].cast_unsigned());
             if let Ok(len) = usize::try_from(pair[1]) {
@@ -525,7 +527,7 @@ impl Pump {
                     if ascii {
                         replies.push((reply, scratch.get(text_at..end).unwrap_or_default(), true));
                     } else {
-                        Reply::send_all(std::mem::take(&mut replies));
+                        Reply::send_all(&mut replies);
                         one.clear();
                         let units = wide.get(text_at..end).unwrap_or_default();
                         let broken = char::decode_utf16(units.iter().copied()).try_for_each(|unit| {
@@ -547,8 +549,11 @@ impl Pump {
                 }
                 bytes_at = end;
             }
+            if replies.len() == ROW {
+                Reply::send_all(&mut replies);
+            }
         }
-        Reply::send_all(replies);
+        Reply::send_all(&mut replies);
         scratch.shrink_to(256 * 1024);
         wide.shrink_to(128 * 1024);
         let mut state = self.state();

@@ -27,6 +27,7 @@ use crate::net::outbox::{Heading, Kind};
 use crate::payload::{IntoPayload, Payload};
 use crate::request::Request;
 use crate::upgrade::{Accept, Reject};
+use crate::websocket;
 
 /// A future that the connection's task drives.
 pub type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
@@ -214,6 +215,10 @@ impl Reply {
 
     /// As [`send`](Self::send), of bytes of which it is known whether they are valid UTF-8.
     pub fn send_payload(mut self, payload: &[u8], text: bool) {
+        self.send_now(payload, text);
+    }
+
+    fn send_now(&mut self, payload: &[u8], text: bool) {
         self.done = true;
         if self.ack_id == 0 {
             return;
@@ -268,15 +273,13 @@ impl Reply {
     }
 
     /// Ends many handlers, in this order, each as [`send_payload`](Self::send_payload) would with its payload. Those of one connection
-    /// that follow each other cost little more than a single one.
-    pub fn send_all(mut replies: Vec<(Self, &[u8], bool)>) {
-        if replies.iter().any(|(reply, ..)| reply.conn.hub().limits.wire_log) {
-            for (reply, payload, text) in replies {
-                reply.send_payload(payload, text);
-            }
-            return;
-        }
+    /// that follow each other cost little more than a single one. The vector is empty afterwards.
+    pub fn send_all(replies: &mut Vec<(Self, &[u8], bool)>) {
         for run in replies.chunk_by_mut(|one, next| one.0.conn == next.0.conn) {
+            if run.first().is_some_and(|(reply, ..)| reply.conn.hub().limits.wire_log) {
+                run.iter_mut().for_each(|(reply, payload, text)| reply.send_now(payload, *text));
+                continue;
+            }
             let mut wanted = run.iter().filter(|(reply, ..)| reply.wants_reply());
             let errors = match run.first() {
                 Some((first, ..)) => first.conn.push_replies(|| {
@@ -302,6 +305,7 @@ impl Reply {
                 first.conn.handlers_ended(run.len());
             }
         }
+        replies.clear();
     }
 }
 
@@ -329,7 +333,7 @@ impl Drop for Reply {
 
 /// Whether bytes are valid UTF-8, and travel in a text message: for the `text` that the functions below ask for.
 pub fn is_text(bytes: &[u8]) -> bool {
-    simdutf8::basic::from_utf8(bytes).is_ok()
+    websocket::is_text(bytes)
 }
 
 /// Who is told the outcome of a call that waits: a future of this crate, or a function of a foreign dispatcher that puts it into

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::{Event, Incoming};
+use crate::websocket::is_text;
 
 /// Bytes ready to be sent, and whether they are valid UTF-8: such a payload travels in a text message, any other in a binary one.
 #[derive(Clone, Default)]
@@ -31,7 +32,7 @@ impl Payload {
 
     /// A payload of these bytes; looks whether they are valid UTF-8.
     pub fn from_bytes(bytes: Bytes) -> Self {
-        let text = simdutf8::basic::from_utf8(&bytes).is_ok();
+        let text = is_text(&bytes);
         Self { bytes, text }
     }
 

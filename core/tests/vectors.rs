@@ -85,11 +85,11 @@ fn frames_are_written_to_the_byte() {
             "event" => {
                 assert_eq!(frame::check_name(&name), Ok(()));
                 frame::write_event(&mut frame, &name, id);
-                frame::event_len(&name, id)
+                frame::Opening::event(&name, id).len()
             }
             "reply" => {
                 frame::write_reply(&mut frame, &name, id, payload.is_empty());
-                frame::reply_len(&name, id, payload.is_empty())
+                frame::Opening::reply(&name, id, payload.is_empty()).len()
             }
             kind => panic!("{kind}"),
         };

@@ -103,8 +103,33 @@ fn keep(item: Item<'_>) -> Item<'static> {
     }
 }
 
-/// Everything in `bytes`, up to a violation.
+/// Everything in `bytes`, up to a violation, with the short way for whole messages tried first.
 fn feed(decoder: &mut Decoder, bytes: &[u8], items: &mut Vec<Item<'static>>) -> Result<(), Violation> {
+    let mut bytes = bytes.to_vec();
+    let mut input = &mut bytes[..];
+    loop {
+        let before = input.to_vec();
+        if let Some((payload, binary)) = decoder.decode_whole(&mut input) {
+            let data = Data::Owned(payload.to_vec());
+            items.push(Item::Message {
+                binary,
+                rsv1: false,
+                data,
+            });
+            continue;
+        }
+        assert!(*input == *before, "what the short way does not take it leaves as it was");
+        match decoder.decode(&mut input)? {
+            Some(item) => items.push(keep(item)),
+            None => break,
+        }
+    }
+    assert!(input.is_empty());
+    Ok(())
+}
+
+/// As `feed`, without the short way.
+fn feed_the_long_way(decoder: &mut Decoder, bytes: &[u8], items: &mut Vec<Item<'static>>) -> Result<(), Violation> {
     let mut bytes = bytes.to_vec();
     let mut input = &mut bytes[..];
     while let Some(item) = decoder.decode(&mut input)? {
@@ -114,10 +139,13 @@ fn feed(decoder: &mut Decoder, bytes: &[u8], items: &mut Vec<Item<'static>>) -> 
     Ok(())
 }
 
-/// What a decoder makes of `wire` fed whole; fed byte by byte it must be the same.
+/// What a decoder makes of `wire` fed whole; the long way, and fed byte by byte, it must be the same.
 fn decode(config: DecoderConfig, wire: &[u8]) -> (Vec<Item<'static>>, Result<(), Violation>) {
     let mut whole = (vec![], Ok(()));
     whole.1 = feed(&mut Decoder::new(config), wire, &mut whole.0);
+    let mut long = (vec![], Ok(()));
+    long.1 = feed_the_long_way(&mut Decoder::new(config), wire, &mut long.0);
+    assert_eq!(whole, long);
 
     let mut bytewise = (vec![], Ok(()));
     let mut decoder = Decoder::new(config);
@@ -663,6 +691,9 @@ proptest! {
         let mut whole = vec![];
         prop_assert_eq!(feed(&mut Decoder::new(config(role)), &wire, &mut whole), Ok(()));
         prop_assert_eq!(&whole, &expected);
+        let mut long = vec![];
+        prop_assert_eq!(feed_the_long_way(&mut Decoder::new(config(role)), &wire, &mut long), Ok(()));
+        prop_assert_eq!(&long, &expected);
 
         let mut decoder = Decoder::new(config(role));
         let mut cut = vec![];

@@ -44,10 +44,12 @@ impl Conn {
         payload: &[u8],
         text: bool,
     ) -> Result<(), Error> {
-        self.check_size(heading, payload.len())?;
+        let opening = heading.opening(payload.len());
+        let len = opening.len() + payload.len();
+        self.check_size(heading, len)?;
         shared.check_open()?;
-        self.check_room(shared, kind, heading, payload.len())?;
-        shared.outbox.push_message(kind, heading, payload, text);
+        self.check_room(shared, kind, len)?;
+        shared.outbox.push_message(kind, &opening, payload, text);
         shared.wake_to_write(self);
         Ok(())
     }
@@ -116,9 +118,12 @@ impl Conn {
         }
         let mut shared = self.0.lock();
         let checked = match shared.phase {
-            Phase::Open => self
-                .check_size(heading(shared.session.next_ack_id()), payload.len())
-                .and_then(|()| self.check_room(&mut shared, Kind::Emit, heading(u64::MAX >> 1), payload.len())),
+            Phase::Open => {
+                let next = heading(shared.session.next_ack_id());
+                let len = next.frame_len(payload.len());
+                self.check_size(next, len)
+                    .and_then(|()| self.check_room(&mut shared, Kind::Emit, len))
+            }
             _ => Err(shared.closed_error()),
         };
         if let Err(error) = checked {
@@ -126,7 +131,8 @@ impl Conn {
         }
         match shared.session.register(name, deadline, waiter) {
             Ok(ack_id) => {
-                shared.outbox.push_message(Kind::Emit, heading(ack_id), payload, text);
+                let opening = heading(ack_id).opening(payload.len());
+                shared.outbox.push_message(Kind::Emit, &opening, payload, text);
                 shared.wake();
                 drop(shared);
                 wire::sent(self, heading(ack_id), payload);
@@ -245,19 +251,19 @@ impl Conn {
         true
     }
 
-    fn check_size(&self, heading: Heading<'_>, payload: usize) -> Result<(), Error> {
+    /// Whether a frame of this length may be sent.
+    fn check_size(&self, heading: Heading<'_>, len: usize) -> Result<(), Error> {
         let most = self.hub().limits.max_message_size;
-        let len = heading.frame_len(payload);
         if len <= most {
             return Ok(());
         }
         Err(too_large(heading, len, most))
     }
 
-    fn check_room(&self, shared: &mut Shared, kind: Kind, heading: Heading<'_>, payload: usize) -> Result<(), Error> {
+    /// Whether a frame of this length has room.
+    fn check_room(&self, shared: &mut Shared, kind: Kind, len: usize) -> Result<(), Error> {
         let most = self.hub().limits.max_outbox;
         let queued = shared.outbox.queued();
-        let len = heading.frame_len(payload);
         match kind {
             Kind::Emit if queued > 0 && queued + len > most => Err(Error::new(
                 ErrorKind::OutboxFull,

@@ -8,7 +8,7 @@ use std::io;
 
 use bytes::{Buf, Bytes};
 
-use crate::protocol::frame;
+use crate::protocol::frame::Opening;
 use crate::websocket::{FrameHead, Opcode, mask, write_head};
 
 /// A message whose bytes are shared between connections from this size on; smaller ones are cheaper copied.
@@ -30,21 +30,19 @@ pub(crate) enum Heading<'a> {
     Reply { name: &'a str, ack_id: u64 },
 }
 
-impl Heading<'_> {
-    /// Length of the ETP frame with a payload of this length.
-    pub(crate) fn frame_len(self, payload: usize) -> usize {
-        payload
-            + match self {
-                Self::Event { name, ack_id } => frame::event_len(name, ack_id),
-                Self::Reply { name, ack_id } => frame::reply_len(name, ack_id, payload == 0),
-            }
+impl<'a> Heading<'a> {
+    /// What stands before a payload of this length.
+    #[inline]
+    pub(crate) fn opening(self, payload: usize) -> Opening<'a> {
+        match self {
+            Self::Event { name, ack_id } => Opening::event(name, ack_id),
+            Self::Reply { name, ack_id } => Opening::reply(name, ack_id, payload == 0),
+        }
     }
 
-    fn write(self, out: &mut Vec<u8>, empty: bool) {
-        match self {
-            Self::Event { name, ack_id } => frame::write_event(out, name, ack_id),
-            Self::Reply { name, ack_id } => frame::write_reply(out, name, ack_id, empty),
-        }
+    /// Length of the ETP frame with a payload of this length.
+    pub(crate) fn frame_len(self, payload: usize) -> usize {
+        self.opening(payload).len() + payload
     }
 }
 
@@ -133,11 +131,11 @@ impl Outbox {
         !self.frames.tail.is_empty() || !self.frames.chunks.is_empty()
     }
 
-    pub(crate) fn push_message(&mut self, kind: Kind, heading: Heading<'_>, payload: &[u8], text: bool) {
-        let len = heading.frame_len(payload.len());
+    pub(crate) fn push_message(&mut self, kind: Kind, opening: &Opening<'_>, payload: &[u8], text: bool) {
+        let len = opening.len() + payload.len();
         let start = self.open_frame(len, message_opcode(text));
         let body = self.frames.tail.len();
-        heading.write(&mut self.frames.tail, payload.is_empty());
+        opening.write(&mut self.frames.tail);
         self.frames.tail.extend_from_slice(payload);
         self.close_frame(kind, start, body);
     }
@@ -376,8 +374,8 @@ pub(crate) struct Encoded {
 
 impl Encoded {
     pub(crate) fn event(name: &str, payload: &[u8], text: bool) -> Self {
-        let heading = Heading::Event { name, ack_id: 0 };
-        let len = heading.frame_len(payload.len());
+        let opening = Opening::event(name, 0);
+        let len = opening.len() + payload.len();
         let mut frame = Vec::with_capacity(len + 14);
         write_head(
             &mut frame,
@@ -390,7 +388,7 @@ impl Encoded {
             },
         );
         let head = frame.len();
-        heading.write(&mut frame, payload.is_empty());
+        opening.write(&mut frame);
         frame.extend_from_slice(payload);
         Self {
             frame: frame.into(),

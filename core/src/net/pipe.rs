@@ -13,7 +13,7 @@ use bytes::{Buf, Bytes};
 use crate::limits::Limits;
 use crate::net::outbox::Writing;
 use crate::net::transport::{Read, Transport};
-use crate::websocket::{CloseFrame, Data, Item, Opcode, Violation, is_sendable_close_code, parse_frame};
+use crate::websocket::{CloseFrame, Data, Item, Opcode, Violation, is_sendable_close_code, is_text, parse_frame};
 
 /// Bytes that may wait in one direction; one message always may.
 const CAPACITY: usize = 64 * 1024;
@@ -286,7 +286,7 @@ pub(crate) fn check_message(bytes: &[u8], text: bool, most: usize) -> Result<(),
             reason: "the message is too big",
         });
     }
-    if text && simdutf8::basic::from_utf8(bytes).is_err() {
+    if text && !is_text(bytes) {
         return Err(Violation {
             code: 1007,
             reason: "a text message that is not UTF-8",

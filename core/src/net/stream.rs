@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::limits::{Limits, MAX_OVERHEAD};
 use crate::net::outbox::Writing;
 use crate::net::transport::{Read, Transport};
-use crate::websocket::{Decoder, DecoderConfig, Item, Role, Violation};
+use crate::websocket::{Data, Decoder, DecoderConfig, Item, Role, Violation};
 
 /// Bytes read at most in one system call, and so the events that one connection can put before its neighbours.
 const SCRATCH: usize = 32 * 1024;
@@ -56,6 +56,17 @@ impl<IO> Stream<IO> {
 /// Hands over every item that is whole.
 fn decode(decoder: &mut Decoder, mut input: &mut [u8], on: &mut dyn FnMut(Item<'_>) -> bool) -> Result<(), Violation> {
     while !input.is_empty() {
+        if let Some((payload, binary)) = decoder.decode_whole(&mut input) {
+            let go_on = on(Item::Message {
+                binary,
+                rsv1: false,
+                data: Data::Borrowed(payload),
+            });
+            if !go_on {
+                return Ok(());
+            }
+            continue;
+        }
         match decoder.decode(&mut input)? {
             Some(item) => {
                 if !on(item) {

@@ -8,7 +8,8 @@
 use std::mem;
 
 use super::close::parse_close;
-use super::head::{MAX_HEAD, read_head};
+use super::head::{MASKED, MAX_HEAD, read_head};
+use super::mask::mask_ascii;
 use super::{Data, FrameHead, Item, Opcode, Violation, mask, utf8};
 
 /// Which side of the connection decodes.
@@ -126,6 +127,10 @@ impl Message {
     }
 }
 
+/// The first byte of a message in one frame.
+const FIN_TEXT: u8 = 0x81;
+const FIN_BINARY: u8 = 0x82;
+
 const NOT_UTF8: Violation = Violation::not_utf8("a text message that is not UTF-8");
 const TOO_BIG: Violation = Violation::too_big("the message is too big");
 const TOO_MUCH: Violation = Violation::too_big("the message takes too many bytes on the wire");
@@ -176,6 +181,53 @@ impl Decoder {
     /// messages. As long as it grows, the peer makes progress.
     pub fn raw_bytes(&self) -> u64 {
         if self.message.begun { self.message.raw } else { 0 }
+    }
+
+    /// Takes a data message of one frame that lies whole in the input, as nearly all do: its payload, unmasked, and whether it is
+    /// binary. `None` leaves the input, and whatever is out of the ordinary or wrong, to [`decode`](Self::decode), which would have
+    /// answered the same; this way takes half the time.
+    #[inline]
+    pub fn decode_whole<'a>(&mut self, input: &mut &'a mut [u8]) -> Option<(&'a [u8], bool)> {
+        let [first, second, rest @ ..] = &**input else {
+            return None;
+        };
+        let binary = match *first {
+            FIN_TEXT => false,
+            FIN_BINARY => true,
+            _ => return None,
+        };
+        if self.ended || self.message.begun || self.frame.is_some() || self.head_len > 0 {
+            return None;
+        }
+        let (length, len) = match second & !MASKED {
+            short @ 0..=125 => (2, usize::from(short)),
+            126 => match u16::from_be_bytes(*rest.first_chunk()?) {
+                0..=125 => return None,
+                len => (4, usize::from(len)),
+            },
+            _ => return None,
+        };
+        let key = match (self.config.role, second & MASKED != 0) {
+            (Role::Server, true) => Some(*input.get(length..)?.first_chunk()?),
+            (Role::Client, false) => None,
+            _ => return None,
+        };
+        let head = length + if key.is_some() { 4 } else { 0 };
+        if len > self.config.max_message_size || head > self.config.max_overhead || head + len > input.len() {
+            return None;
+        }
+        let payload = &mut input[head..head + len];
+        let ascii = key.is_some_and(|key| mask_ascii(key, payload));
+        if !binary && !ascii && !utf8::is_text(payload) {
+            if let Some(key) = key {
+                // As it was.
+                mask(key, 0, payload);
+            }
+            return None;
+        }
+        let (frame, rest) = mem::take(input).split_at_mut(head + len);
+        *input = rest;
+        Some((&frame[head..], binary))
     }
 
     fn next<'a>(&mut self, input: &mut &'a mut [u8]) -> Result<Option<Item<'a>>, Violation> {

@@ -10,7 +10,8 @@ const MAX_CONTROL: usize = 125;
 const FIN: u8 = 0x80;
 const RSV1: u8 = 0x40;
 const RSV2_AND_3: u8 = 0x30;
-const MASKED: u8 = 0x80;
+/// In the second byte: a key follows the length.
+pub(super) const MASKED: u8 = 0x80;
 
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +76,12 @@ pub fn frame_head_len(payload_len: usize, masked: bool) -> usize {
 
 /// Appends `head` to `out`, its length in the fewest bytes.
 pub fn write_head(out: &mut Vec<u8>, head: &FrameHead) {
+    let first = head.opcode as u8 | if head.fin { FIN } else { 0 } | if head.rsv1 { RSV1 } else { 0 };
+    if head.len < 126 && head.mask.is_none() {
+        return out.extend_from_slice(&[first, head.len as u8]);
+    }
     let mut bytes = [0; MAX_HEAD];
-    bytes[0] = head.opcode as u8 | if head.fin { FIN } else { 0 } | if head.rsv1 { RSV1 } else { 0 };
+    bytes[0] = first;
     let masked = if head.mask.is_some() { MASKED } else { 0 };
     let mut end = frame_head_len(head.len, false);
     match end {

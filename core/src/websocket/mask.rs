@@ -4,20 +4,47 @@
 pub fn mask(key: [u8; 4], offset: usize, bytes: &mut [u8]) {
     let mut key = key;
     key.rotate_left(offset % 4);
+    mask_ascii(key, bytes);
+}
+
+/// Masks or unmasks a payload from its beginning; answers whether what comes out is ASCII.
+#[inline]
+pub(super) fn mask_ascii(key: [u8; 4], bytes: &mut [u8]) -> bool {
     let word = u32::from_ne_bytes(key);
-    // The key four times over. Blocks of a fixed size become vector instructions.
+    // The key four times over. Blocks of a fixed size become vector instructions, and no loop is left for less than one.
     let wide = u128::from(word) * 0x0000_0001_0000_0001_0000_0001_0000_0001;
+    let mut seen = 0;
     let (blocks, rest) = bytes.as_chunks_mut::<16>();
     for block in blocks {
-        *block = (u128::from_ne_bytes(*block) ^ wide).to_ne_bytes();
+        let plain = u128::from_ne_bytes(*block) ^ wide;
+        seen |= plain;
+        *block = plain.to_ne_bytes();
     }
-    let (words, rest) = rest.as_chunks_mut::<4>();
-    for bytes in words {
-        *bytes = (u32::from_ne_bytes(*bytes) ^ word).to_ne_bytes();
-    }
-    for (byte, key) in rest.iter_mut().zip(key) {
+    let mut seen = (seen >> 64) as u64 | seen as u64;
+    let rest = match rest.split_first_chunk_mut::<8>() {
+        Some((block, rest)) => {
+            let plain = u64::from_ne_bytes(*block) ^ (wide as u64);
+            seen |= plain;
+            *block = plain.to_ne_bytes();
+            rest
+        }
+        None => rest,
+    };
+    let rest = match rest.split_first_chunk_mut::<4>() {
+        Some((block, rest)) => {
+            let plain = u32::from_ne_bytes(*block) ^ word;
+            seen |= u64::from(plain);
+            *block = plain.to_ne_bytes();
+            rest
+        }
+        None => rest,
+    };
+    let [a, b, c, _] = key;
+    for (byte, key) in rest.iter_mut().zip([a, b, c]) {
         *byte ^= key;
+        seen |= u64::from(*byte);
     }
+    seen & 0x8080_8080_8080_8080 == 0
 }
 
 #[cfg(test)]

@@ -43,4 +43,5 @@ pub use decode::{Decoder, DecoderConfig, Role};
 pub use head::{FrameHead, Opcode, frame_head_len, parse_frame, write_head};
 pub use item::{Data, Item};
 pub use mask::mask;
+pub(crate) use utf8::is_text;
 pub use violation::Violation;

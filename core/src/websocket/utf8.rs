@@ -4,7 +4,8 @@
 const SHORT: usize = 64;
 
 /// Whether `bytes` are whole characters.
-pub(super) fn is_text(bytes: &[u8]) -> bool {
+#[inline]
+pub(crate) fn is_text(bytes: &[u8]) -> bool {
     if bytes.len() < SHORT {
         bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
     } else {
