@@ -1,8 +1,10 @@
 //! Items of the queue as numbers and values for JavaScript: `drain` fills an `Int32Array` with records of four numbers, and answers an
 //! array with the values that belong to them, in the same order. `lib/pump.js` reads them.
 
+use std::collections::VecDeque;
 use std::ptr;
 
+use etp_ws::handler::{Reply, is_text};
 use etp_ws::{Conn, Error, ErrorKind, Payload};
 use napi::bindgen_prelude::{Int32ArraySlice, JsValue, Uint8ArraySlice, Unknown};
 use napi::{Env, check_status, sys};
@@ -207,42 +209,27 @@ impl Pump {
         self.delivering();
         let mut spent = 0;
         let mut left = left::NOTHING;
-        while let Some(item) = batch.items.pop_front() {
+        while let Some(item) = batch.items.front() {
             if !page.has_room() || spent >= BUDGET {
-                batch.items.push_front(item);
                 left = left::MORE;
                 break;
             }
-            match item {
-                Item::Event {
-                    site,
-                    handler,
-                    reply,
-                    payload,
-                } => {
-                    let payload = match &payload {
-                        Chunk::Here(at, len) => batch.bytes.get(*at..*at + *len).unwrap_or_default(),
-                        Chunk::Apart(bytes) => bytes,
-                    };
-                    let bytes = self.wants_bytes(reply.conn(), site);
-                    if bytes && payload.len() <= SMALL && page.used + payload.len() > page.chunk.len() {
-                        let at = batch.bytes.len();
-                        // Its payload lies in the batch as before; only the ways out of the borrow are few.
-                        let again = payload.to_vec();
-                        batch.bytes.extend_from_slice(&again);
-                        batch.items.push_front(Item::Event {
-                            site,
-                            handler,
-                            payload: Chunk::Here(at, again.len()),
-                            reply,
-                        });
-                        left = left::AGAIN;
-                        break;
-                    }
-                    spent += payload.len();
-                    self.event(page, site, handler, reply, payload, bytes)?;
+            if let Item::Event { site, handler, payload } = item {
+                let payload = match payload {
+                    Chunk::Here(at, len) => batch.bytes.get(*at..*at + *len).unwrap_or_default(),
+                    Chunk::Apart(bytes) => bytes,
+                };
+                let reply = batch.replies.front();
+                let bytes = reply.is_some_and(|reply| self.wants_bytes(reply.conn(), *site));
+                if bytes && payload.len() <= SMALL && page.used + payload.len() > page.chunk.len() {
+                    left = left::AGAIN;
+                    break;
                 }
-                item => self.other(page, item)?,
+                spent += payload.len();
+                self.event(page, *site, *handler, &mut batch.replies, payload, bytes)?;
+                batch.items.pop_front();
+            } else if let Some(item) = batch.items.pop_front() {
+                self.other(page, item)?;
             }
         }
         if rest && left == left::NOTHING {
@@ -265,22 +252,28 @@ impl Pump {
         page: &mut Page<'_>,
         site: u32,
         handler: i32,
-        reply: etp_ws::handler::Reply,
+        replies: &mut VecDeque<Reply>,
         payload: &[u8],
         bytes: bool,
     ) -> Result<(), Failure> {
-        if !bytes && !etp_ws::handler::is_text(payload) {
-            reply.fail(Error::new(ErrorKind::InvalidPayload, "the payload is not UTF-8"));
+        if !bytes && !is_text(payload) {
+            if let Some(reply) = replies.pop_front() {
+                reply.fail(Error::new(ErrorKind::InvalidPayload, "the payload is not UTF-8"));
+            }
             return Ok(());
         }
+        let Some(reply) = replies.front() else {
+            return Ok(());
+        };
         let slot = self.known(page, reply.conn(), site, bytes)?;
         if slot < 0 {
             // Nothing of a connection comes after its end.
+            drop(replies.pop_front());
             return Ok(());
         }
         let name = (handler == kind::UNKNOWN).then(|| reply.event_name().to_owned());
         let wanted = if reply.wants_reply() { 0 } else { UNWANTED };
-        let ticket = int(self.state().replies.insert(Some(reply))) | wanted;
+        let ticket = int(self.state().replies.insert(replies.pop_front())) | wanted;
         let small = bytes && payload.len() <= SMALL;
         let len = if small { int(payload.len()) } else { -1 };
         page.record([handler, slot, ticket, len]);

@@ -468,7 +468,11 @@ impl Pump {
     }
 
     fn take_reply(&self, ticket: u32) -> Option<Reply> {
-        self.state().replies.try_remove(ticket as usize).flatten()
+        let mut state = self.state();
+        let reply = state.replies.get_mut(ticket as usize)?.take();
+        // What is removed is nothing by now, and so nothing is dropped within the borrow.
+        state.replies.remove(ticket as usize);
+        reply
     }
 
     pub(crate) fn cause(&self, key: u32, shown: String) -> Cause {
@@ -518,16 +522,16 @@ impl Pump {
         };
         let (mut text_at, mut bytes_at) = (0, 0);
         let mut one = String::new();
-        let mut replies = Vec::with_capacity(ROW.min(ints.len() / 2));
+        let mut row = Row::default();
         for pair in ints.chunks_exact(2) {
             let reply = self.take_reply(pair[0].cast_unsigned());
             if let Ok(len) = usize::try_from(pair[1]) {
                 let end = text_at + len;
                 if let Some(reply) = reply {
                     if ascii {
-                        replies.push((reply, scratch.get(text_at..end).unwrap_or_default(), true));
+                        row.push(reply, scratch.get(text_at..end).unwrap_or_default(), true);
                     } else {
-                        Reply::send_all(&mut replies);
+                        row.send();
                         one.clear();
                         let units = wide.get(text_at..end).unwrap_or_default();
                         let broken = char::decode_utf16(units.iter().copied()).try_for_each(|unit| {
@@ -545,15 +549,12 @@ impl Pump {
                 let end = bytes_at + usize::try_from(-1 - i64::from(pair[1])).unwrap_or(0);
                 let payload = bytes.get(bytes_at..end).unwrap_or_default();
                 if let Some(reply) = reply {
-                    replies.push((reply, payload, is_text(payload)));
+                    row.push(reply, payload, is_text(payload));
                 }
                 bytes_at = end;
             }
-            if replies.len() == ROW {
-                Reply::send_all(&mut replies);
-            }
         }
-        Reply::send_all(&mut replies);
+        row.send();
         scratch.shrink_to(256 * 1024);
         wide.shrink_to(128 * 1024);
         let mut state = self.state();
@@ -607,6 +608,29 @@ impl Pump {
         let state = self.state();
         let entry = state.conns.get(usize::try_from(slot).ok()?)?;
         (entry.generation == generation).then(|| (entry.conn.clone(), entry.bytes))
+    }
+}
+
+/// Replies that are sent together, each with its payload in the other vector: a ticket is moved whole, from where it lies to where it is
+/// looked at, as a processor waits where something is read at once that was just written in parts.
+#[derive(Default)]
+struct Row<'a> {
+    replies: Vec<Reply>,
+    payloads: Vec<(&'a [u8], bool)>,
+}
+
+impl<'a> Row<'a> {
+    fn push(&mut self, reply: Reply, payload: &'a [u8], text: bool) {
+        self.replies.push(reply);
+        self.payloads.push((payload, text));
+        if self.replies.len() == ROW {
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        Reply::send_all(&mut self.replies, &self.payloads);
+        self.payloads.clear();
     }
 }
 

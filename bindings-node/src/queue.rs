@@ -1,6 +1,6 @@
 //! What waits for one environment's loop: filled by the core's thread, emptied by JavaScript a batch at a time.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -35,11 +35,11 @@ pub(crate) enum Question {
 
 /// One thing for JavaScript to do.
 pub(crate) enum Item {
+    /// Its ticket is the next of the batch's.
     Event {
         site: SiteId,
         /// The handler's number; -1 if there is none of that name.
         handler: i32,
-        reply: Reply,
         payload: Chunk,
     },
     Upgrade {
@@ -108,14 +108,29 @@ pub(crate) enum Value {
     Bound(String, Option<(String, u16)>),
 }
 
-/// Items in the order of their arrival, and the small payloads of its events.
+/// Items in the order of their arrival, and the tickets and small payloads of its events.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) items: VecDeque<Item>,
+    pub(crate) replies: VecDeque<Reply>,
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Batch {
+    /// Puts an event behind its ticket.
+    #[inline]
+    fn put(&mut self, site: SiteId, handler: i32, event: &Incoming<'_>) {
+        let bytes = event.payload();
+        let payload = if bytes.len() > SMALL {
+            Chunk::Apart(event.payload_bytes())
+        } else {
+            let at = self.bytes.len();
+            self.bytes.extend_from_slice(bytes);
+            Chunk::Here(at, bytes.len())
+        };
+        self.items.push_back(Item::Event { site, handler, payload });
+    }
+
     /// Puts what has gathered later behind what is there.
     fn append(&mut self, later: &mut Self) {
         if self.items.is_empty() && self.bytes.is_empty() {
@@ -124,6 +139,7 @@ impl Batch {
         }
         let before = self.bytes.len();
         self.bytes.append(&mut later.bytes);
+        self.replies.append(&mut later.replies);
         self.items.extend(later.items.drain(..).map(|mut item| {
             if let Item::Event {
                 payload: Chunk::Here(at, _),
@@ -139,12 +155,18 @@ impl Batch {
 
 thread_local! {
     /// What the core's thread has for its queue and has not handed over yet; nothing on other threads.
-    static GATHERED: RefCell<Option<Batch>> = const { RefCell::new(None) };
+    /// Taken out while something is put in.
+    static GATHERED: Cell<Option<Box<Batch>>> = const { Cell::new(None) };
 }
 
 /// On the core's thread, before it works: what it has for JavaScript gathers without a lock.
 pub(crate) fn gather_here() {
-    GATHERED.set(Some(Batch::default()));
+    GATHERED.set(Some(Box::default()));
+}
+
+/// The batch of this thread, if it is the core's; at the thread's end there is nothing of this any more.
+fn gathered() -> Option<Box<Batch>> {
+    GATHERED.try_with(Cell::take).ok().flatten()
 }
 
 /// Before the core's thread ends: drops what nobody will take any more.
@@ -232,7 +254,7 @@ impl Queue {
 
     /// Makes what the core's thread has gathered JavaScript's; answers whether it has to be called.
     fn hand_over(&self) -> bool {
-        let mut gathered = GATHERED.with_borrow_mut(|gathered| gathered.as_mut().map(std::mem::take));
+        let mut gathered = gathered();
         let mut state = self.lock();
         if state.closed {
             drop(state);
@@ -253,29 +275,22 @@ impl Queue {
     }
 
     /// Puts something where it gathers: on the core's thread without a lock, elsewhere behind what is JavaScript's already.
+    #[inline]
     fn append(&self, put: impl FnOnce(&mut Batch)) {
-        let mut put = Some(put);
-        // At the thread's end there is nothing of this any more.
-        let first = GATHERED.try_with(|gathered| {
-            let mut gathered = gathered.borrow_mut();
-            let batch = gathered.as_mut()?;
+        if let Some(mut batch) = gathered() {
             let first = batch.items.is_empty();
-            put.take()?(batch);
-            Some(first)
-        });
-        match first {
-            Ok(Some(true)) => self.signals.filled.notify_one(),
-            Ok(Some(false)) => {}
-            _ => {
-                let mut state = self.lock();
-                if !state.closed
-                    && let Some(put) = put.take()
-                {
-                    put(&mut state.batch);
-                    drop(state);
-                    self.signals.filled.notify_one();
-                }
+            put(&mut batch);
+            GATHERED.set(Some(batch));
+            if first {
+                self.signals.filled.notify_one();
             }
+            return;
+        }
+        let mut state = self.lock();
+        if !state.closed {
+            put(&mut state.batch);
+            drop(state);
+            self.signals.filled.notify_one();
         }
     }
 
@@ -285,23 +300,9 @@ impl Queue {
     }
 
     pub(crate) fn push_event(&self, site: SiteId, handler: i32, event: &Incoming<'_>, reply: Reply) {
-        let bytes = event.payload();
-        let apart = (bytes.len() > SMALL).then(|| event.payload_bytes());
         self.append(|batch| {
-            let payload = match apart {
-                Some(bytes) => Chunk::Apart(bytes),
-                None => {
-                    let at = batch.bytes.len();
-                    batch.bytes.extend_from_slice(bytes);
-                    Chunk::Here(at, bytes.len())
-                }
-            };
-            batch.items.push_back(Item::Event {
-                site,
-                handler,
-                reply,
-                payload,
-            });
+            batch.replies.push_back(reply);
+            batch.put(site, handler, event);
         });
     }
 
@@ -311,6 +312,9 @@ impl Queue {
         batch.bytes.shrink_to(KEPT);
         if batch.items.capacity() * size_of::<Item>() > KEPT {
             batch.items.shrink_to(KEPT / size_of::<Item>());
+        }
+        if batch.replies.capacity() * size_of::<Reply>() > KEPT {
+            batch.replies.shrink_to(KEPT / size_of::<Reply>());
         }
         let mut state = self.lock();
         state.signalled = false;

@@ -68,6 +68,8 @@ struct State {
     bytes_out: u64,
     /// The place among `max_connections`.
     permit: Option<Permit>,
+    /// Handles for the next tickets.
+    spare: Vec<Conn>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,6 +120,7 @@ impl<T: Transport> Link<T> {
                 bytes_in: 0,
                 bytes_out: 0,
                 permit,
+                spare: Vec::new(),
             },
         }
     }
