@@ -100,7 +100,6 @@ impl Conn {
                 direct: None,
                 ended: None,
                 connect_ended: false,
-                spare: Some(Vec::new()),
             }),
             ended: AtomicU64::new(0),
             ended_bytes: AtomicU64::new(0),

@@ -162,8 +162,7 @@ pub struct DisconnectTicket(#[expect(dead_code, reason = "it is there to be drop
 /// Dropping it sends no reply and reports `handler_failed`, unless the connection is ending.
 #[derive(Debug)]
 pub struct Reply {
-    /// Taken when there is nothing left to do.
-    conn: Option<Conn>,
+    conn: Conn,
     name: CompactString,
     ack_id: u64,
     /// There is nothing to report when it is dropped.
@@ -179,7 +178,7 @@ impl Reply {
     pub(crate) fn new(conn: Conn, name: &str, ack_id: u64, bytes: usize) -> Self {
         conn.hub().inflight.fetch_add(1, Ordering::SeqCst);
         Self {
-            conn: Some(conn),
+            conn,
             name: CompactString::new(name),
             ack_id,
             done: false,
@@ -190,10 +189,7 @@ impl Reply {
 
     /// The connection that the event came on.
     pub fn conn(&self) -> &Conn {
-        match &self.conn {
-            Some(conn) => conn,
-            None => unreachable!("a ticket has its connection until it ends"),
-        }
+        &self.conn
     }
 
     /// The event's name.
@@ -231,10 +227,10 @@ impl Reply {
             name: &self.name,
             ack_id: self.ack_id,
         };
-        if let Err(error) = self.conn().push(Kind::Reply, heading, payload, text)
+        if let Err(error) = self.conn.push(Kind::Reply, heading, payload, text)
             && error.kind() != ErrorKind::ConnectionClosed
         {
-            self.conn().report(error);
+            self.conn.report(error);
         }
     }
 
@@ -273,48 +269,48 @@ impl Reply {
 
     fn fail_with(mut self, error: Error) {
         self.done = true;
-        self.conn().report(error);
+        self.conn.report(error);
     }
 
     /// Ends many handlers, in this order, each as [`send_payload`](Self::send_payload) would with the payload in its place. Those of
-    /// one connection that follow each other cost little more than a single one. The vector is empty afterwards. A ticket without a
+    /// one connection that follow each other cost little more than a single one. The vector is empty afterwards; a ticket without a
     /// payload is dropped.
     pub fn send_all(replies: &mut Vec<Self>, payloads: &[(&[u8], bool)]) {
         let mut rest = payloads;
         for run in replies.chunk_by_mut(|one, next| one.conn == next.conn) {
             let (payloads, behind) = rest.split_at(run.len().min(rest.len()));
             rest = behind;
-            let Some(conn) = run.first().map(|first| first.conn().clone()) else {
-                continue;
-            };
-            if conn.hub().limits.wire_log {
+            let run = &mut run[..payloads.len()];
+            if run.first().is_some_and(|first| first.conn.hub().limits.wire_log) {
                 for (reply, (payload, text)) in run.iter_mut().zip(payloads) {
                     reply.send_now(payload, *text);
                 }
                 continue;
             }
-            let count = payloads.len();
-            let run = &mut run[..count];
             let mut wanted = run.iter().zip(payloads).filter(|(reply, _)| reply.wants_reply());
-            let errors = conn.push_replies(|| {
-                let (reply, (payload, text)) = wanted.next()?;
-                Some((reply.event_name(), reply.ack_id, *payload, *text))
-            });
+            let errors = match run.first() {
+                Some(first) => first.conn.push_replies(|| {
+                    let (reply, (payload, text)) = wanted.next()?;
+                    Some((reply.event_name(), reply.ack_id, *payload, *text))
+                }),
+                None => Vec::new(),
+            };
             for reply in run.iter_mut() {
                 reply.done = true;
                 reply.counts = false;
                 let bytes = std::mem::take(&mut reply.bytes);
                 if bytes > 0 {
-                    conn.inner().ended_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+                    reply.conn.inner().ended_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
                 }
             }
-            for error in errors {
-                if error.kind() != ErrorKind::ConnectionClosed {
-                    conn.report(error);
+            if let Some(first) = run.first() {
+                for error in errors {
+                    if error.kind() != ErrorKind::ConnectionClosed {
+                        first.conn.report(error);
+                    }
                 }
+                first.conn.handlers_ended(run.len());
             }
-            conn.handlers_ended(count);
-            conn.give_back(run.iter_mut().filter_map(|reply| reply.conn.take()));
         }
         replies.clear();
     }
@@ -322,22 +318,22 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        let Some(conn) = &self.conn else { return };
         // While a panic unwinds, whoever catches it reports it.
-        if !self.done && !std::thread::panicking() && conn.is_open() {
-            conn.report(Error::new(
+        if !self.done && !std::thread::panicking() && self.conn.is_open() {
+            self.conn.report(Error::new(
                 ErrorKind::HandlerFailed,
                 format!("the handler of event {:?} ended without an outcome", self.name),
             ));
         }
         if self.bytes > 0 {
             // Before the handler counts as ended, which may let another one start.
-            conn.inner()
+            self.conn
+                .inner()
                 .ended_bytes
                 .fetch_add(self.bytes as u64, Ordering::SeqCst);
         }
         if self.counts {
-            conn.handlers_ended(1);
+            self.conn.handlers_ended(1);
         }
     }
 }

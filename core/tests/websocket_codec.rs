@@ -118,7 +118,10 @@ fn feed(decoder: &mut Decoder, bytes: &[u8], items: &mut Vec<Item<'static>>) -> 
             });
             continue;
         }
-        assert!(*input == *before, "what the short way does not take it leaves as it was");
+        assert!(
+            *input == *before,
+            "what the short way does not take it leaves as it was"
+        );
         match decoder.decode(&mut input)? {
             Some(item) => items.push(keep(item)),
             None => break,

@@ -21,9 +21,6 @@ use crate::websocket::{Opcode, close_payload, is_sendable_close_code};
 use super::Conn;
 use super::shared::{Awake, By, Close, Lost, Phase, PingWait, Shared};
 
-/// Handles that wait for the next tickets.
-const MOST_SPARE: usize = 32;
-
 /// Bytes that a thread other than the connection's own writes at most: copying more to the kernel takes longer than waking.
 const MOST_DIRECT: usize = 16 * 1024;
 
@@ -72,27 +69,6 @@ impl Conn {
             }
         }
         errors
-    }
-
-    /// Keeps handles of tickets that have ended, as many as it has room for.
-    pub(crate) fn give_back(&self, handles: impl Iterator<Item = Self>) {
-        if let Some(spare) = &mut self.0.lock().spare {
-            let room = MOST_SPARE.saturating_sub(spare.len());
-            spare.extend(handles.take(room));
-        }
-    }
-
-    /// The handles that were given back.
-    pub(crate) fn take_spare(&self, into: &mut Vec<Self>) {
-        if let Some(spare) = &mut self.0.lock().spare {
-            std::mem::swap(spare, into);
-        }
-    }
-
-    /// Drops the handles that were given back, and every one to come: the link is over.
-    pub(crate) fn drop_spare(&self) {
-        let spare = self.0.lock().spare.take();
-        drop(spare);
     }
 
     /// Sends a message back as it came, under the limits of a reply.

@@ -44,9 +44,6 @@ pub(crate) struct Shared {
     /// The link has ended; `on_disconnect` runs when `on_connect` has ended as well.
     pub(crate) ended: Option<Disconnect>,
     pub(super) connect_ended: bool,
-    /// Handles of this connection that tickets have given back for the next ones: counting them down on one thread and up on another
-    /// takes longer than the rest of a ticket. Nothing when no link takes them any more.
-    pub(super) spare: Option<Vec<Conn>>,
 }
 
 /// What the link does, or has been told to.

@@ -68,8 +68,6 @@ struct State {
     bytes_out: u64,
     /// The place among `max_connections`.
     permit: Option<Permit>,
-    /// Handles for the next tickets.
-    spare: Vec<Conn>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,7 +118,6 @@ impl<T: Transport> Link<T> {
                 bytes_in: 0,
                 bytes_out: 0,
                 permit,
-                spare: Vec::new(),
             },
         }
     }

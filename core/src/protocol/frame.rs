@@ -410,7 +410,7 @@ fn write_digits(out: &mut Vec<u8>, id: u64, digits: usize) {
     };
     let mut word = 0;
     for _ in 0..last {
-        word = word << 8 | u64::from(b'0') + rest % 10;
+        word = (word << 8) | (u64::from(b'0') + rest % 10);
         rest /= 10;
     }
     out.extend_from_slice(&word.to_le_bytes()[..last]);

@@ -54,8 +54,6 @@ impl State {
         let hub = conn.hub().clone();
         let (lost, connect_ended) = conn.end(&disconnect);
         conn.closing_began();
-        conn.drop_spare();
-        self.spare = Vec::new();
         hub.rooms.remove(&conn);
         lost.tell();
         if !self.waiting.is_empty() {

@@ -136,9 +136,6 @@ impl State {
     /// replies.
     pub(super) fn read<T: Transport>(&mut self, transport: &mut T, cx: &mut Context<'_>) -> (bool, bool) {
         let mut inner_cx = Context::from_waker(cx.waker());
-        if self.spare.is_empty() {
-            self.conn.take_spare(&mut self.spare);
-        }
         let mut progress = false;
         while self.budget > 0 && self.peer_end.is_none() {
             match self.paused() {
@@ -287,8 +284,7 @@ impl State {
         };
         self.started_bytes += bytes as u64;
         let conn = &self.conn;
-        let handle = self.spare.pop().unwrap_or_else(|| conn.clone());
-        let reply = Reply::new(handle, event.name, ack_id, bytes);
+        let reply = Reply::new(conn.clone(), event.name, ack_id, bytes);
         let started = catch_unwind(AssertUnwindSafe(|| {
             let mut future = conn.hub().handler.event(conn, event, reply)?;
             match future.as_mut().poll(cx) {
