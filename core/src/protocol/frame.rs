@@ -112,28 +112,20 @@ impl core::error::Error for Defect {}
 /// # Errors
 /// The [`Defect`] that puts the frame outside the grammar.
 pub fn parse(head: &[u8], complete: bool) -> Result<Option<Head<'_>>, Defect> {
-    let window = &head[..head.len().min(REPLY_PREFIX.len() + MAX_NAME + SEPARATOR.len())];
-    let split = match find_separator(window) {
-        // However it begins, the name is neither too long nor empty behind a prefix.
-        Some(split @ 1..=MAX_NAME) if split != REPLY_PREFIX.len() => split,
-        found => {
-            let prefix = if head.starts_with(REPLY_PREFIX.as_bytes()) {
-                REPLY_PREFIX.len()
-            } else {
-                0
-            };
-            let longest = prefix + MAX_NAME;
-            match found {
-                // `__ack_||`: the name of the answered event is empty. A shorter split leaves no room for the prefix.
-                Some(split) if split <= prefix => return Err(Defect::NameEmpty),
-                Some(split) if split <= longest => split,
-                _ => {
-                    let window = &window[..window.len().min(longest + SEPARATOR.len())];
-                    return no_separator(window, longest, complete);
-                }
-            }
-        }
+    let prefix = if head.starts_with(REPLY_PREFIX.as_bytes()) {
+        REPLY_PREFIX.len()
+    } else {
+        0
     };
+    let longest = prefix + MAX_NAME;
+    let window = &head[..head.len().min(longest + SEPARATOR.len())];
+    let Some(split) = find_separator(window) else {
+        return no_separator(window, longest, complete);
+    };
+    if split <= prefix {
+        // `__ack_||`: the name of the answered event is empty. A shorter split leaves no room for the prefix.
+        return Err(Defect::NameEmpty);
+    }
     let name = text(&head[..split]).ok_or(Defect::NameNotUtf8)?;
     let id_at = split + SEPARATOR.len();
     let Some(id) = parse_id(&head[id_at..], complete)? else {
@@ -216,15 +208,14 @@ fn parse_id(bytes: &[u8], complete: bool) -> Result<Option<AckId>, Defect> {
     let mut value = 0u64;
     let mut digits = 0;
     // One digit more than an id has is read, and then refused: twenty nines may wrap, nineteen fit into 64 bits.
-    for byte in bytes.iter().take(MAX_DIGITS + 1) {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            break;
-        }
+    while digits <= MAX_DIGITS
+        && let Some(digit) = bytes.get(digits).map(|byte| byte.wrapping_sub(b'0'))
+        && digit < 10
+    {
         value = value.wrapping_mul(10).wrapping_add(u64::from(digit));
         digits += 1;
     }
-    if digits > 1 && bytes[0] == b'0' {
+    if digits > 1 && bytes.first() == Some(&b'0') {
         return Err(Defect::AckIdLeadingZero);
     }
     if digits > MAX_DIGITS || value > MAX_ACK_ID {
@@ -367,12 +358,17 @@ impl<'a> Opening<'a> {
 
     #[inline]
     fn new(prefix: &'static str, name: &'a str, ack_id: u64, two_parts: bool) -> Self {
+        let mut digits = 1;
+        let mut rest = ack_id / 10;
+        while rest > 0 {
+            digits += 1;
+            rest /= 10;
+        }
         Self {
             prefix,
             name,
             ack_id,
-            // `ilog10` of a u64 is at most 19.
-            digits: ack_id.checked_ilog10().unwrap_or(0) as usize + 1,
+            digits,
             two_parts,
         }
     }
@@ -402,18 +398,16 @@ impl<'a> Opening<'a> {
 /// is then read at once makes a processor wait.
 fn write_digits(out: &mut Vec<u8>, id: u64, digits: usize) {
     const EIGHT: u64 = 100_000_000;
-    let (mut rest, last) = if digits > 8 {
+    if digits > 8 {
         write_digits(out, id / EIGHT, digits - 8);
-        (id % EIGHT, 8)
-    } else {
-        (id, digits)
-    };
+    }
+    let mut rest = id;
     let mut word = 0;
-    for _ in 0..last {
+    for _ in 0..digits.min(8) {
         word = (word << 8) | (u64::from(b'0') + rest % 10);
         rest /= 10;
     }
-    out.extend_from_slice(&word.to_le_bytes()[..last]);
+    out.extend_from_slice(&word.to_le_bytes()[..digits.min(8)]);
 }
 
 #[cfg(test)]
