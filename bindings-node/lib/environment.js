@@ -175,7 +175,8 @@ const CHUNKED = 1024;
 const SMALL = 4096;
 let chunk = Buffer.alloc(0);
 let { buffer: memory } = chunk;
-// A view of the chunk as a `Buffer`: what `Buffer.from` makes too, but by a way through C++.
+// A view of the chunk as a `Buffer`: what `Buffer.from` makes too, but by a way through C++. Where the species is `Buffer` itself, `new`
+// means something else.
 const Species = Buffer[Symbol.species];
 const View = Species !== Buffer && Species?.prototype === Buffer.prototype ? Species : undefined;
 let used = 0;
@@ -367,7 +368,7 @@ const { isView } = ArrayBuffer;
 function run(site, handler, conn, data, ticket) {
   try {
     const outcome = handler(conn, data);
-    // Whatever has a `then` is awaited; asking bytes for one takes as long as all the rest here.
+    // Whatever has a `then` is awaited, but for bytes: asking them for one takes as long as all the rest here.
     if (typeof outcome !== "object" || outcome === null || isView(outcome) || typeof outcome.then !== "function") {
       reply(site, ticket, outcome);
       return;

@@ -1,5 +1,5 @@
 //! Items of the queue as numbers and values for JavaScript: `drain` fills an `Int32Array` with records of four numbers, and answers an
-//! array with the values that belong to them, in the same order. `lib/pump.js` reads them.
+//! array with the values that belong to them, in the same order. `lib/environment.js` reads them.
 
 use std::collections::VecDeque;
 use std::ptr;

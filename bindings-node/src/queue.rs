@@ -117,17 +117,19 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Puts an event behind its ticket.
+    /// Puts an event and its ticket behind what is there; a payload that is `apart` keeps its own buffer.
     #[inline]
-    fn put(&mut self, site: SiteId, handler: i32, event: &Incoming<'_>) {
-        let bytes = event.payload();
-        let payload = if bytes.len() > SMALL {
-            Chunk::Apart(event.payload_bytes())
-        } else {
-            let at = self.bytes.len();
-            self.bytes.extend_from_slice(bytes);
-            Chunk::Here(at, bytes.len())
+    fn put(&mut self, site: SiteId, handler: i32, payload: &[u8], apart: Option<Bytes>, reply: Reply) {
+        let payload = match apart {
+            Some(bytes) => Chunk::Apart(bytes),
+            None => {
+                let at = self.bytes.len();
+                self.bytes.extend_from_slice(payload);
+                Chunk::Here(at, payload.len())
+            }
         };
+        // Side by side: a ticket without its event would give each later event the ticket of another.
+        self.replies.push_back(reply);
         self.items.push_back(Item::Event { site, handler, payload });
     }
 
@@ -300,14 +302,14 @@ impl Queue {
     }
 
     pub(crate) fn push_event(&self, site: SiteId, handler: i32, event: &Incoming<'_>, reply: Reply) {
-        self.append(|batch| {
-            batch.replies.push_back(reply);
-            batch.put(site, handler, event);
-        });
+        let payload = event.payload();
+        let apart = (payload.len() > SMALL).then(|| event.payload_bytes());
+        self.append(|batch| batch.put(site, handler, payload, apart, reply));
     }
 
     /// Exchanges an emptied batch for what has gathered; the next item calls JavaScript again.
     pub(crate) fn swap(&self, batch: &mut Batch) {
+        debug_assert!(batch.items.is_empty() && batch.replies.is_empty());
         batch.bytes.clear();
         batch.bytes.shrink_to(KEPT);
         if batch.items.capacity() * size_of::<Item>() > KEPT {

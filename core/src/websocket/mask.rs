@@ -49,7 +49,22 @@ pub(super) fn mask_ascii(key: [u8; 4], bytes: &mut [u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::mask;
+    use super::{mask, mask_ascii};
+
+    #[test]
+    fn a_byte_that_is_not_ascii_is_seen_wherever_it_is() {
+        let key = [0xb7, 0x7a, 0x21, 0xff];
+        for len in 0..100 {
+            let mut masked = vec![b'a'; len];
+            mask(key, 0, &mut masked);
+            assert!(mask_ascii(key, &mut masked.clone()), "length {len}");
+            for at in 0..len {
+                let mut masked = masked.clone();
+                masked[at] ^= 0x80;
+                assert!(!mask_ascii(key, &mut masked), "length {len}, at {at}");
+            }
+        }
+    }
 
     #[test]
     fn every_length_at_every_offset_is_masked_as_the_rfc_defines() {
