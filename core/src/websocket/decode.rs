@@ -8,7 +8,7 @@
 use std::mem;
 
 use super::close::parse_close;
-use super::head::{MASKED, MAX_HEAD, read_head};
+use super::head::{FIN, MASKED, MAX_HEAD, read_head};
 use super::mask::mask_ascii;
 use super::{Data, FrameHead, Item, Opcode, Violation, mask, utf8};
 
@@ -128,8 +128,8 @@ impl Message {
 }
 
 /// The first byte of a message in one frame.
-const FIN_TEXT: u8 = 0x81;
-const FIN_BINARY: u8 = 0x82;
+const FIN_TEXT: u8 = FIN | Opcode::Text as u8;
+const FIN_BINARY: u8 = FIN | Opcode::Binary as u8;
 
 const NOT_UTF8: Violation = Violation::not_utf8("a text message that is not UTF-8");
 const TOO_BIG: Violation = Violation::too_big("the message is too big");

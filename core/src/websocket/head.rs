@@ -7,7 +7,8 @@ pub(super) const MAX_HEAD: usize = 14;
 /// Control frames carry at most this much (RFC 6455, 5.5).
 const MAX_CONTROL: usize = 125;
 
-const FIN: u8 = 0x80;
+/// In the first byte: the last frame of its message.
+pub(super) const FIN: u8 = 0x80;
 const RSV1: u8 = 0x40;
 const RSV2_AND_3: u8 = 0x30;
 /// In the second byte: a key follows the length.
