@@ -1,10 +1,9 @@
 //! Items of the queue as numbers and values for JavaScript: `drain` fills an `Int32Array` with records of four numbers, and answers an
 //! array with the values that belong to them, in the same order. `lib/environment.js` reads them.
 
-use std::collections::VecDeque;
 use std::ptr;
 
-use etp_ws::handler::{Reply, is_text};
+use etp_ws::handler::is_text;
 use etp_ws::{Conn, Error, ErrorKind, Payload};
 use napi::bindgen_prelude::{Int32ArraySlice, JsValue, Uint8ArraySlice, Unknown};
 use napi::{Env, check_status, sys};
@@ -13,8 +12,8 @@ use napi_derive::napi;
 use crate::dispatch::GONE;
 use crate::error::Failure;
 use crate::kept::Data;
-use crate::pump::{Pump, slot_of};
-use crate::queue::{Chunk, Item, Value};
+use crate::pump::{Pump, State, slot_of};
+use crate::queue::{Batch, Item, Run, Value};
 use crate::server::Attached;
 use crate::{request, text};
 
@@ -207,35 +206,57 @@ impl Pump {
             queue.swap(&mut batch);
         }
         self.delivering();
+        let left = self.take(page, &mut batch);
+        // What is left of it waits, whatever happened.
+        self.state().batch = batch;
+        match left? {
+            left::NOTHING if rest => Ok(left::AGAIN),
+            left => Ok(left),
+        }
+    }
+
+    /// Takes what has room; answers what is left.
+    fn take(&self, page: &mut Page<'_>, batch: &mut Batch) -> Result<i32, Failure> {
         let mut spent = 0;
         let mut left = left::NOTHING;
+        // Of the first run: its slot, and whether its payloads are wanted as bytes.
+        let mut met = None;
         while let Some(item) = batch.items.front() {
             if !page.has_room() || spent >= BUDGET {
                 left = left::MORE;
                 break;
             }
-            if let Item::Event { site, handler, payload } = item {
-                let payload = match payload {
-                    Chunk::Here(at, len) => batch.bytes.get(*at..*at + *len).unwrap_or_default(),
-                    Chunk::Apart(bytes) => bytes,
-                };
-                let reply = batch.replies.front();
-                let bytes = reply.is_some_and(|reply| self.wants_bytes(reply.conn(), *site));
-                if bytes && payload.len() <= SMALL && page.used + payload.len() > page.chunk.len() {
-                    left = left::AGAIN;
-                    break;
+            let (Item::Event { payload, .. } | Item::Unknown { payload, .. }, Some(run)) = (item, batch.runs.front_mut()) else {
+                if let Some(item) = batch.items.pop_front() {
+                    self.other(page, item)?;
                 }
-                spent += payload.len();
-                self.event(page, *site, *handler, &mut batch.replies, payload, bytes)?;
-                batch.items.pop_front();
-            } else if let Some(item) = batch.items.pop_front() {
-                self.other(page, item)?;
+                continue;
+            };
+            let (slot, bytes) = match met {
+                Some(met) => met,
+                None => {
+                    let bytes = self.wants_bytes(&run.conn, run.site);
+                    let slot = self.known(page, &run.conn, run.site, bytes)?;
+                    *met.insert((slot, bytes))
+                }
+            };
+            let payload = payload.len();
+            if bytes && payload <= SMALL && page.used + payload > page.chunk.len() {
+                left = left::AGAIN;
+                break;
             }
+            spent += payload;
+            let told = match batch.items.pop_front() {
+                Some(item) => self.event(page, &batch.bytes, run, item, slot, bytes),
+                None => Ok(()),
+            };
+            if let Some(run) = batch.ran() {
+                met = None;
+                let last = run.owner.and_then(|owner| self.state().tickets.ended(owner, 1));
+                drop((run, last));
+            }
+            told?;
         }
-        if rest && left == left::NOTHING {
-            left = left::AGAIN;
-        }
-        self.state().batch = batch;
         Ok(left)
     }
 
@@ -250,33 +271,58 @@ impl Pump {
     fn event(
         &self,
         page: &mut Page<'_>,
-        site: u32,
-        handler: i32,
-        replies: &mut VecDeque<Reply>,
-        payload: &[u8],
+        here: &[u8],
+        run: &mut Run,
+        item: Item,
+        slot: i32,
         bytes: bool,
     ) -> Result<(), Failure> {
+        let (handler, name, payload, ticket) = match item {
+            Item::Event {
+                handler,
+                payload,
+                ticket,
+            } => (handler, None, payload, ticket),
+            Item::Unknown { name, payload, ticket } => (kind::UNKNOWN, Some(name), payload, ticket),
+            _ => return Ok(()),
+        };
+        let payload = payload.bytes(here);
+        if slot < 0 {
+            // Nothing of a connection comes after its end.
+            run.conn.let_go(ticket);
+            return Ok(());
+        }
+        let mut state = self.state();
+        let State { tickets, sites, .. } = &mut *state;
+        let owner = match run.owner {
+            Some(owner) => owner,
+            None => {
+                let Some(site) = sites.get(&run.site) else {
+                    drop(state);
+                    run.conn.let_go(ticket);
+                    return Ok(());
+                };
+                *run.owner
+                    .insert(tickets.own(run.conn.clone(), run.site, site.routes.clone()))
+            }
+        };
+        let wanted = if ticket.wants_reply() { 0 } else { UNWANTED };
+        let number = match &name {
+            None => tickets.add(owner, handler, ticket),
+            Some(name) => tickets.add_unknown(owner, name.clone(), ticket),
+        };
         if !bytes && !is_text(payload) {
-            if let Some(reply) = replies.pop_front() {
+            let reply = tickets.take_whole(number);
+            drop(state);
+            if let Some(reply) = reply {
                 reply.fail(Error::new(ErrorKind::InvalidPayload, "the payload is not UTF-8"));
             }
             return Ok(());
         }
-        let Some(reply) = replies.front() else {
-            return Ok(());
-        };
-        let slot = self.known(page, reply.conn(), site, bytes)?;
-        if slot < 0 {
-            // Nothing of a connection comes after its end.
-            drop(replies.pop_front());
-            return Ok(());
-        }
-        let name = (handler == kind::UNKNOWN).then(|| reply.event_name().to_owned());
-        let wanted = if reply.wants_reply() { 0 } else { UNWANTED };
-        let ticket = int(self.state().replies.insert(replies.pop_front())) | wanted;
+        drop(state);
         let small = bytes && payload.len() <= SMALL;
         let len = if small { int(payload.len()) } else { -1 };
-        page.record([handler, slot, ticket, len]);
+        page.record([handler, slot, int(number) | wanted, len]);
         if let Some(name) = name {
             page.text(&name)?;
         }
@@ -299,7 +345,7 @@ impl Pump {
 
     /// The slot of a connection, which JavaScript is told of if it is new.
     fn known(&self, page: &mut Page<'_>, conn: &Conn, site: u32, bytes: bool) -> Result<i32, Failure> {
-        let (slot, new) = self.meet(conn, site, bytes);
+        let (slot, new) = self.meet(conn, bytes);
         if let Some(generation) = new {
             let data = conn.data().remove::<Data>().and_then(|data| data.0.take());
             page.met -= RECORD;
@@ -313,7 +359,8 @@ impl Pump {
 
     fn other(&self, page: &mut Page<'_>, item: Item) -> Result<(), Failure> {
         match item {
-            Item::Event { .. } => {}
+            // Those go another way.
+            Item::Event { .. } | Item::Unknown { .. } => {}
             Item::Upgrade { site, request, ticket } => {
                 let ticket = int(self.state().upgrades.insert(Some((site, ticket))));
                 let attached = request.extensions().get::<Attached>();

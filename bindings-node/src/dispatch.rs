@@ -1,9 +1,9 @@
 //! The core's handler trait: each call only queues for JavaScript, or answers at once where there is no callback.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
-use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket};
+use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Ticket, UpgradeTicket};
 use etp_ws::{Accept, Conn, Disconnect, Error, Incoming, Reject, Request};
 use rustc_hash::FxHashMap;
 
@@ -22,6 +22,8 @@ pub(crate) struct Routes {
     /// Ends are for JavaScript also of connections that it has not met.
     pub(crate) disconnect: AtomicBool,
     handlers: RwLock<FxHashMap<Box<str>, i32>>,
+    /// The names by number, also of handlers that were taken off: their events may be on the way.
+    names: RwLock<Vec<Arc<str>>>,
     /// A copy of them that is read without a lock, made with the first event: most servers have all handlers by then.
     first: OnceLock<FxHashMap<Box<str>, i32>>,
     /// The copy is being made, or was.
@@ -32,6 +34,13 @@ pub(crate) struct Routes {
 
 impl Routes {
     pub(crate) fn set(&self, name: &str, handler: i32) {
+        if let Ok(at) = usize::try_from(handler) {
+            let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+            if names.len() <= at {
+                names.resize(at + 1, Arc::default());
+            }
+            names[at] = name.into();
+        }
         let mut handlers = self.handlers.write().unwrap_or_else(PoisonError::into_inner);
         handlers.insert(name.into(), handler);
         self.note();
@@ -41,6 +50,17 @@ impl Routes {
         let mut handlers = self.handlers.write().unwrap_or_else(PoisonError::into_inner);
         handlers.remove(name);
         self.note();
+    }
+
+    /// The names by number.
+    pub(crate) fn names(&self) -> RwLockReadGuard<'_, Vec<Arc<str>>> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The name that a handler is for.
+    pub(crate) fn name(&self, handler: i32) -> Arc<str> {
+        let name = usize::try_from(handler).ok().and_then(|at| self.names().get(at).cloned());
+        name.unwrap_or_default()
     }
 
     /// Under the lock for writing: whoever copies either sees the change, or has said before that it copies.
@@ -98,11 +118,11 @@ impl Handler for Dispatch {
         None
     }
 
-    fn event(&self, _: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
+    fn event(&self, _: &Conn, event: Incoming<'_>, ticket: Ticket<'_>) -> Option<BoxFuture> {
         match self.routes.find(event.name()) {
-            Some(handler) => self.queue.push_event(self.site, handler, &event, reply),
+            Some(handler) => self.queue.push_event(self.site, handler, &event, ticket),
             // Also where nobody will handle it: until JavaScript has said so it counts as a handler in flight, which bounds them.
-            None => self.queue.push_event(self.site, -1, &event, reply),
+            None => self.queue.push_event(self.site, -1, &event, ticket),
         }
         None
     }

@@ -23,6 +23,7 @@ mod request;
 mod runtime;
 mod server;
 mod text;
+mod tickets;
 mod wake;
 
 /// The version that the binary was built as.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use etp_ws::handler::{AckId, Awaited, ConnectTicket, DisconnectTicket, Held, Reply, UpgradeTicket, is_text};
+use etp_ws::handler::{AckId, Awaited, ConnectTicket, DisconnectTicket, Detached, Held, Reply, UpgradeTicket, is_text};
 use etp_ws::{BoxError, Client, Conn, Error, ErrorKind, Server};
 use napi::Env;
 use napi::bindgen_prelude::{Function, JsValue, Object, Unknown};
@@ -23,6 +23,7 @@ use crate::kept::Kept;
 use crate::queue::{Batch, Queue, SiteId};
 use crate::runtime::Runtime;
 use crate::text;
+use crate::tickets::{Taken, Tickets};
 use crate::wake::{self, Closing, Wake};
 
 /// Replies that are sent together: so many lie in the processor's nearest memory.
@@ -48,7 +49,6 @@ pub(crate) enum What {
 pub(crate) struct Entry {
     pub(crate) conn: Conn,
     pub(crate) generation: u32,
-    pub(crate) site: SiteId,
     pub(crate) bytes: bool,
 }
 
@@ -75,9 +75,8 @@ pub(crate) struct State {
     pub(crate) builders: FxHashMap<SiteId, etp_ws::ClientBuilder>,
     pub(crate) conns: Slab<Entry>,
     pub(crate) generation: u32,
-    /// Nothing in the place of one that a shutdown gave up: its handler may still come.
-    pub(crate) replies: Slab<Option<Reply>>,
-    /// As `replies`, with whose they are.
+    pub(crate) tickets: Tickets,
+    /// Nothing in the place of one that a shutdown gave up; with whose they are.
     pub(crate) upgrades: Slab<Option<(SiteId, UpgradeTicket)>>,
     pub(crate) connects: Slab<ConnectTicket>,
     pub(crate) ends: Slab<DisconnectTicket>,
@@ -198,8 +197,8 @@ impl Pump {
     pub fn farewell(&self, env: Env) -> napi::Result<()> {
         self.errors.guard(&env, || {
             let left = running(&self.running).take();
-            let replies = std::mem::take(&mut self.state().replies);
-            drop(replies);
+            let tickets = std::mem::take(&mut self.state().tickets);
+            drop(tickets);
             if let Some(left) = left {
                 end(left, FAREWELL);
             }
@@ -226,7 +225,7 @@ impl Pump {
     #[napi]
     pub fn live(&self) -> Vec<u32> {
         let state = self.state();
-        let tickets = state.replies.len() + state.upgrades.len() + state.connects.len() + state.ends.len();
+        let tickets = state.tickets.len() + state.upgrades.len() + state.connects.len() + state.ends.len();
         let queued = self.queue().map_or(0, |queue| queue.len());
         [
             state.sites.len(),
@@ -468,11 +467,7 @@ impl Pump {
     }
 
     fn take_reply(&self, ticket: u32) -> Option<Reply> {
-        let mut state = self.state();
-        let reply = state.replies.get_mut(ticket as usize)?.take();
-        // What is removed is nothing by now, and so nothing is dropped within the borrow.
-        state.replies.remove(ticket as usize);
-        reply
+        self.state().tickets.take_whole(ticket as usize)
     }
 
     pub(crate) fn cause(&self, key: u32, shown: String) -> Cause {
@@ -522,25 +517,26 @@ impl Pump {
         };
         let (mut text_at, mut bytes_at) = (0, 0);
         let mut one = String::new();
-        let mut row = Row::default();
+        let mut row = Row::new(self);
         for pair in ints.chunks_exact(2) {
-            let reply = self.take_reply(pair[0].cast_unsigned());
+            let taken = self.state().tickets.take(pair[0].cast_unsigned() as usize);
             if let Ok(len) = usize::try_from(pair[1]) {
                 let end = text_at + len;
-                if let Some(reply) = reply {
+                if let Some(taken) = taken {
                     if ascii {
-                        row.push(reply, scratch.get(text_at..end).unwrap_or_default(), true);
+                        row.push(taken, scratch.get(text_at..end).unwrap_or_default(), true);
                     } else {
-                        row.send();
+                        let reply = row.alone(taken);
                         one.clear();
                         let units = wide.get(text_at..end).unwrap_or_default();
                         let broken = char::decode_utf16(units.iter().copied()).try_for_each(|unit| {
                             one.push(unit?);
                             Ok::<_, std::char::DecodeUtf16Error>(())
                         });
-                        match broken {
-                            Ok(()) => reply.send_payload(one.as_bytes(), true),
-                            Err(_) => reply.fail(surrogate()),
+                        match (reply, broken) {
+                            (Some(reply), Ok(())) => reply.send_payload(one.as_bytes(), true),
+                            (Some(reply), Err(_)) => reply.fail(surrogate()),
+                            (None, _) => {}
                         }
                     }
                 }
@@ -548,8 +544,8 @@ impl Pump {
             } else {
                 let end = bytes_at + usize::try_from(-1 - i64::from(pair[1])).unwrap_or(0);
                 let payload = bytes.get(bytes_at..end).unwrap_or_default();
-                if let Some(reply) = reply {
-                    row.push(reply, payload, is_text(payload));
+                if let Some(taken) = taken {
+                    row.push(taken, payload, is_text(payload));
                 }
                 bytes_at = end;
             }
@@ -564,7 +560,7 @@ impl Pump {
     }
 
     /// The slot of a connection, and whether it is new.
-    pub(crate) fn meet(&self, conn: &Conn, site: SiteId, bytes: bool) -> (i32, Option<u32>) {
+    pub(crate) fn meet(&self, conn: &Conn, bytes: bool) -> (i32, Option<u32>) {
         if conn.slot() & GONE != 0 {
             return (-1, None);
         }
@@ -577,7 +573,6 @@ impl Pump {
         let slot = state.conns.insert(Entry {
             conn: conn.clone(),
             generation,
-            site,
             bytes,
         });
         drop(state);
@@ -587,19 +582,7 @@ impl Pump {
 
     /// Lets go of handlers that a shutdown does not wait for any more.
     pub(crate) fn abandon_all(&self, site: SiteId) {
-        let mut state = self.state();
-        let State { replies, conns, .. } = &mut *state;
-        let mut given_up = Vec::new();
-        for (_, place) in replies.iter_mut() {
-            let slot = place.as_ref().and_then(|reply| slot_of(reply.conn()));
-            if slot
-                .and_then(|slot| conns.get(slot))
-                .is_some_and(|entry| entry.site == site)
-            {
-                given_up.extend(place.take());
-            }
-        }
-        drop(state);
+        let given_up = self.state().tickets.give_up(site);
         drop(given_up);
     }
 
@@ -611,26 +594,72 @@ impl Pump {
     }
 }
 
-/// Replies that are sent together, each with its payload in the other vector: a ticket is moved whole, from where it lies to where it is
-/// looked at, as a processor waits where something is read at once that was just written in parts.
-#[derive(Default)]
+/// Tickets of one owner that are ended together.
 struct Row<'a> {
-    replies: Vec<Reply>,
-    payloads: Vec<(&'a [u8], bool)>,
+    pump: &'a Pump,
+    owner: usize,
+    tickets: Vec<(i32, Detached, &'a [u8], bool)>,
 }
 
 impl<'a> Row<'a> {
-    fn push(&mut self, reply: Reply, payload: &'a [u8], text: bool) {
-        self.replies.push(reply);
-        self.payloads.push((payload, text));
-        if self.replies.len() == ROW {
-            self.send();
+    fn new(pump: &'a Pump) -> Self {
+        Self {
+            pump,
+            owner: 0,
+            tickets: Vec::new(),
+        }
+    }
+
+    /// Ends a ticket behind those before it.
+    fn push(&mut self, taken: Taken, payload: &'a [u8], text: bool) {
+        match taken {
+            Taken::Of(owner, handler, detached) => {
+                if owner != self.owner || self.tickets.len() == ROW {
+                    self.send();
+                }
+                self.owner = owner;
+                self.tickets.push((handler, detached, payload, text));
+            }
+            Taken::Whole(reply) => {
+                self.send();
+                reply.send_payload(payload, text);
+            }
+        }
+    }
+
+    /// A ticket to be ended by itself, when those before it have been.
+    fn alone(&mut self, taken: Taken) -> Option<Reply> {
+        self.send();
+        match taken {
+            Taken::Of(owner, handler, detached) => {
+                let mut state = self.pump.state();
+                let (conn, routes) = state.tickets.owner(owner)?;
+                let last = state.tickets.ended(owner, 1);
+                drop(state);
+                drop(last);
+                Some(conn.reply(&routes.name(handler), detached))
+            }
+            Taken::Whole(reply) => Some(reply),
         }
     }
 
     fn send(&mut self) {
-        Reply::send_all(&mut self.replies, &self.payloads);
-        self.payloads.clear();
+        let count = self.tickets.len();
+        if count == 0 {
+            return;
+        }
+        let found = self.pump.state().tickets.owner(self.owner);
+        if let Some((conn, routes)) = found {
+            let names = routes.names();
+            let mut tickets = self.tickets.drain(..);
+            conn.complete(|| {
+                let (handler, detached, payload, text) = tickets.next()?;
+                let name = usize::try_from(handler).ok().and_then(|at| names.get(at));
+                Some((name.map_or("", |name| &**name), detached, payload, text))
+            });
+        }
+        let last = self.pump.state().tickets.ended(self.owner, count);
+        drop(last);
     }
 }
 

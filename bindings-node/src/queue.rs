@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use etp_ws::handler::{ConnectTicket, DisconnectTicket, Reply, UpgradeTicket, Wakes};
+use etp_ws::handler::{ConnectTicket, Detached, DisconnectTicket, Ticket, UpgradeTicket, Wakes};
 use etp_ws::{BoxError, Client, Conn, Disconnect, Error, Incoming, Payload, Request, Server};
 
 use napi::sys;
@@ -35,12 +35,17 @@ pub(crate) enum Question {
 
 /// One thing for JavaScript to do.
 pub(crate) enum Item {
-    /// Its ticket is the next of the batch's.
+    /// Its connection is that of the batch's next run.
     Event {
-        site: SiteId,
-        /// The handler's number; -1 if there is none of that name.
         handler: i32,
         payload: Chunk,
+        ticket: Detached,
+    },
+    /// An event that has no handler.
+    Unknown {
+        name: Box<str>,
+        payload: Chunk,
+        ticket: Detached,
     },
     Upgrade {
         site: SiteId,
@@ -99,6 +104,23 @@ pub(crate) enum Chunk {
     Apart(Bytes),
 }
 
+impl Chunk {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Here(_, len) => *len,
+            Self::Apart(bytes) => bytes.len(),
+        }
+    }
+
+    /// The payload, if `here` are the bytes of its batch.
+    pub(crate) fn bytes<'a>(&'a self, here: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Here(at, len) => here.get(*at..*at + *len).unwrap_or_default(),
+            Self::Apart(bytes) => bytes,
+        }
+    }
+}
+
 /// An outcome on its way from the core's thread, not yet a JavaScript value.
 pub(crate) enum Value {
     None,
@@ -108,29 +130,66 @@ pub(crate) enum Value {
     Bound(String, Option<(String, u16)>),
 }
 
-/// Items in the order of their arrival, and the tickets and small payloads of its events.
+/// Events that followed each other on one connection.
+pub(crate) struct Run {
+    pub(crate) conn: Conn,
+    pub(crate) site: SiteId,
+    /// Events that are still in the batch.
+    pub(crate) count: usize,
+    /// Who owns the tickets of those that JavaScript has.
+    pub(crate) owner: Option<usize>,
+}
+
+/// Items in the order of their arrival, and the connections and small payloads of its events.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) items: VecDeque<Item>,
-    pub(crate) replies: VecDeque<Reply>,
+    pub(crate) runs: VecDeque<Run>,
     pub(crate) bytes: Vec<u8>,
 }
 
 impl Batch {
-    /// Puts an event and its ticket behind what is there; a payload that is `apart` keeps its own buffer.
+    /// Puts an event behind what is there; a payload that is `apart` keeps its own buffer.
     #[inline]
-    fn put(&mut self, site: SiteId, handler: i32, payload: &[u8], apart: Option<Bytes>, reply: Reply) {
+    fn put(&mut self, site: SiteId, handler: i32, event: &Incoming<'_>, apart: Option<Bytes>, ticket: Ticket<'_>) {
         let payload = match apart {
             Some(bytes) => Chunk::Apart(bytes),
             None => {
                 let at = self.bytes.len();
-                self.bytes.extend_from_slice(payload);
-                Chunk::Here(at, payload.len())
+                self.bytes.extend_from_slice(event.payload());
+                Chunk::Here(at, event.payload().len())
             }
         };
-        // Side by side: a ticket without its event would give each later event the ticket of another.
-        self.replies.push_back(reply);
-        self.items.push_back(Item::Event { site, handler, payload });
+        let conn = ticket.conn();
+        match self.runs.back_mut() {
+            Some(run) if run.conn == *conn && run.site == site => run.count += 1,
+            _ => self.runs.push_back(Run {
+                conn: conn.clone(),
+                site,
+                count: 1,
+                owner: None,
+            }),
+        }
+        let ticket = ticket.detach();
+        self.items.push_back(match handler {
+            0.. => Item::Event {
+                handler,
+                payload,
+                ticket,
+            },
+            _ => Item::Unknown {
+                name: event.name().into(),
+                payload,
+                ticket,
+            },
+        });
+    }
+
+    /// An event of the first run has been taken; answers the run if it was its last.
+    pub(crate) fn ran(&mut self) -> Option<Run> {
+        let run = self.runs.front_mut()?;
+        run.count = run.count.saturating_sub(1);
+        if run.count == 0 { self.runs.pop_front() } else { None }
     }
 
     /// Puts what has gathered later behind what is there.
@@ -141,17 +200,29 @@ impl Batch {
         }
         let before = self.bytes.len();
         self.bytes.append(&mut later.bytes);
-        self.replies.append(&mut later.replies);
+        self.runs.append(&mut later.runs);
         self.items.extend(later.items.drain(..).map(|mut item| {
-            if let Item::Event {
-                payload: Chunk::Here(at, _),
-                ..
-            } = &mut item
+            if let Item::Event { payload, .. } | Item::Unknown { payload, .. } = &mut item
+                && let Chunk::Here(at, _) = payload
             {
                 *at += before;
             }
             item
         }));
+    }
+}
+
+impl Drop for Batch {
+    /// Tickets that JavaScript has not taken: nobody will.
+    fn drop(&mut self) {
+        while let Some(item) = self.items.pop_front() {
+            if let Item::Event { ticket, .. } | Item::Unknown { ticket, .. } = item {
+                if let Some(run) = self.runs.front() {
+                    run.conn.let_go(ticket);
+                }
+                drop(self.ran());
+            }
+        }
     }
 }
 
@@ -301,22 +372,21 @@ impl Queue {
         self.append(|batch| batch.items.push_back(item));
     }
 
-    pub(crate) fn push_event(&self, site: SiteId, handler: i32, event: &Incoming<'_>, reply: Reply) {
-        let payload = event.payload();
-        let apart = (payload.len() > SMALL).then(|| event.payload_bytes());
-        self.append(|batch| batch.put(site, handler, payload, apart, reply));
+    pub(crate) fn push_event(&self, site: SiteId, handler: i32, event: &Incoming<'_>, ticket: Ticket<'_>) {
+        let apart = (event.payload().len() > SMALL).then(|| event.payload_bytes());
+        self.append(|batch| batch.put(site, handler, event, apart, ticket));
     }
 
     /// Exchanges an emptied batch for what has gathered; the next item calls JavaScript again.
     pub(crate) fn swap(&self, batch: &mut Batch) {
-        debug_assert!(batch.items.is_empty() && batch.replies.is_empty());
+        debug_assert!(batch.items.is_empty() && batch.runs.is_empty());
         batch.bytes.clear();
         batch.bytes.shrink_to(KEPT);
         if batch.items.capacity() * size_of::<Item>() > KEPT {
             batch.items.shrink_to(KEPT / size_of::<Item>());
         }
-        if batch.replies.capacity() * size_of::<Reply>() > KEPT {
-            batch.replies.shrink_to(KEPT / size_of::<Reply>());
+        if batch.runs.capacity() * size_of::<Run>() > KEPT {
+            batch.runs.shrink_to(KEPT / size_of::<Run>());
         }
         let mut state = self.lock();
         state.signalled = false;

@@ -662,7 +662,7 @@ impl Pump {
         let bytes = self.state().sites.get(&site).is_some_and(|site| site.bytes);
         let mut slots = Vec::with_capacity(conns.len() * 3);
         for conn in conns {
-            let (slot, new) = self.meet(conn, site, bytes);
+            let (slot, new) = self.meet(conn, bytes);
             if slot < 0 {
                 continue;
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket};
+use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Ticket, UpgradeTicket};
 use etp_ws::{Accept, Conn, Disconnect, Error, Incoming, Reject, Request};
 
 use crate::queue::{Item, Queue, SiteId};
@@ -44,7 +44,8 @@ impl Handler for Dispatch {
         None
     }
 
-    fn event(&self, _: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
+    fn event(&self, _: &Conn, event: Incoming<'_>, ticket: Ticket<'_>) -> Option<BoxFuture> {
+        let reply = ticket.into_reply();
         self.queue.push_event(self.site, &event, reply);
         None
     }

@@ -53,7 +53,7 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// An event arrived. Events of one connection are started in the order of their arrival.
-    fn event(&self, conn: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture>;
+    fn event(&self, conn: &Conn, event: Incoming<'_>, ticket: Ticket<'_>) -> Option<BoxFuture>;
 
     /// Closing has begun, whoever began it: called once for each connection, on any thread, before its handlers have ended. Where
     /// [`Conn::closed`] would take a task for each connection.
@@ -157,6 +157,185 @@ impl Drop for ConnectTicket {
 #[derive(Debug)]
 pub struct DisconnectTicket(#[expect(dead_code, reason = "it is there to be dropped")] pub(crate) TaskTrackerToken);
 
+/// The ticket of an event while its connection's link waits for it: a handler that ends at once completes it here; one that takes
+/// longer, or is another thread's, makes a [`Reply`] of it.
+///
+/// Dropping it sends no reply and reports `handler_failed`, unless the connection is ending.
+#[derive(Debug)]
+pub struct Ticket<'a> {
+    conn: &'a Conn,
+    name: &'a str,
+    ack_id: u64,
+    /// Bytes of the event, if it is large.
+    bytes: usize,
+    /// There is nothing to report when it is dropped.
+    done: bool,
+}
+
+impl<'a> Ticket<'a> {
+    /// A handler that is in flight from now on; the connection has counted it already.
+    #[inline]
+    pub(crate) fn new(conn: &'a Conn, name: &'a str, ack_id: u64, bytes: usize) -> Self {
+        conn.hub().inflight.fetch_add(1, Ordering::SeqCst);
+        Self {
+            conn,
+            name,
+            ack_id,
+            bytes,
+            done: false,
+        }
+    }
+
+    /// Whether the peer waits for an acknowledgment. Where it does not, completing the ticket sends nothing.
+    pub fn wants_reply(&self) -> bool {
+        self.ack_id != 0
+    }
+
+    /// The ticket to keep.
+    #[inline]
+    pub fn into_reply(self) -> Reply {
+        let (conn, name) = (self.conn, self.name);
+        conn.reply(name, self.detach())
+    }
+
+    /// The ticket without its connection and its name, for a dispatcher that keeps those beside many of them.
+    #[inline]
+    pub fn detach(self) -> Detached {
+        let detached = Detached {
+            ack_id: self.ack_id,
+            bytes: self.bytes,
+        };
+        // It is still in flight.
+        std::mem::forget(self);
+        detached
+    }
+
+    /// The connection that the event came on.
+    pub fn conn(&self) -> &'a Conn {
+        self.conn
+    }
+
+    /// As [`Reply::send_payload`].
+    #[inline]
+    pub fn send_payload(mut self, payload: &[u8], text: bool) {
+        self.done = true;
+        answer(self.conn, self.name, self.ack_id, payload, text);
+    }
+
+    /// As [`Reply::finish`].
+    pub fn finish(self, outcome: Result<Payload, BoxError>) {
+        match outcome {
+            Ok(payload) => self.send_payload(&payload.bytes, payload.text),
+            Err(error) => self.into_reply().fail(error),
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        ended(self.conn, self.name, self.done, self.bytes);
+        self.conn.handlers_ended(1);
+    }
+}
+
+/// What a [`Ticket`] is beside its connection and name: sixteen bytes that are moved in registers. Give it back to its connection, by
+/// [`Conn::complete`], [`Conn::reply`] or [`Conn::let_go`]: until then its handler is in flight, also when this is dropped.
+#[derive(Debug)]
+#[must_use = "its handler is in flight until it is given back"]
+pub struct Detached {
+    ack_id: u64,
+    bytes: usize,
+}
+
+impl Detached {
+    /// Whether the peer waits for an acknowledgment.
+    pub fn wants_reply(&self) -> bool {
+        self.ack_id != 0
+    }
+}
+
+/// Detached tickets come back.
+impl Conn {
+    /// Ends the handlers of this connection that `next` tells, in this order, each with the payload of its acknowledgment: the name of its
+    /// event, its ticket, the payload and whether that is text.
+    ///
+    /// A reply that can't be sent is reported to `on_error`; one to a connection that has ended is dropped.
+    pub fn complete<'a>(&self, mut next: impl FnMut() -> Option<(&'a str, Detached, &'a [u8], bool)>) {
+        if self.hub().limits.wire_log {
+            while let Some((name, ticket, payload, text)) = next() {
+                self.reply(name, ticket).send_payload(payload, text);
+            }
+            return;
+        }
+        let (mut count, mut bytes) = (0, 0);
+        let errors = self.push_replies(|| {
+            loop {
+                let (name, ticket, payload, text) = next()?;
+                count += 1;
+                bytes += ticket.bytes;
+                if ticket.wants_reply() {
+                    return Some((name, ticket.ack_id, payload, text));
+                }
+            }
+        });
+        for error in errors {
+            if error.kind() != ErrorKind::ConnectionClosed {
+                self.report(error);
+            }
+        }
+        if bytes > 0 {
+            self.inner().ended_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+        }
+        self.handlers_ended(count);
+    }
+
+    /// The whole ticket of an event of this name.
+    pub fn reply(&self, name: &str, ticket: Detached) -> Reply {
+        Reply {
+            conn: self.clone(),
+            name: CompactString::new(name),
+            ack_id: ticket.ack_id,
+            done: false,
+            bytes: ticket.bytes,
+        }
+    }
+
+    /// Ends a handler of which nobody will hear any more, without a reply and without a report.
+    pub fn let_go(&self, ticket: Detached) {
+        if ticket.bytes > 0 {
+            self.inner().ended_bytes.fetch_add(ticket.bytes as u64, Ordering::SeqCst);
+        }
+        self.handlers_ended(1);
+    }
+}
+
+/// Sends a reply, where one is wanted.
+fn answer(conn: &Conn, name: &str, ack_id: u64, payload: &[u8], text: bool) {
+    if ack_id == 0 {
+        return;
+    }
+    let heading = Heading::Reply { name, ack_id };
+    if let Err(error) = conn.push(Kind::Reply, heading, payload, text)
+        && error.kind() != ErrorKind::ConnectionClosed
+    {
+        conn.report(error);
+    }
+}
+
+/// What is to be done before a handler counts as ended, which may let another one start.
+fn ended(conn: &Conn, name: &str, done: bool, bytes: usize) {
+    // While a panic unwinds, whoever catches it reports it.
+    if !done && !std::thread::panicking() && conn.is_open() {
+        conn.report(Error::new(
+            ErrorKind::HandlerFailed,
+            format!("the handler of event {name:?} ended without an outcome"),
+        ));
+    }
+    if bytes > 0 {
+        conn.inner().ended_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
+    }
+}
+
 /// The ticket of an event: one handler in flight until it is completed, failed or dropped, on any thread.
 ///
 /// Dropping it sends no reply and reports `handler_failed`, unless the connection is ending.
@@ -167,26 +346,11 @@ pub struct Reply {
     ack_id: u64,
     /// There is nothing to report when it is dropped.
     done: bool,
-    /// It counts as a handler in flight.
-    counts: bool,
     /// Bytes of its event, if it is large.
     bytes: usize,
 }
 
 impl Reply {
-    /// A ticket for a handler that is in flight from now on; its connection has counted it already.
-    pub(crate) fn new(conn: Conn, name: &str, ack_id: u64, bytes: usize) -> Self {
-        conn.hub().inflight.fetch_add(1, Ordering::SeqCst);
-        Self {
-            conn,
-            name: CompactString::new(name),
-            ack_id,
-            done: false,
-            counts: true,
-            bytes,
-        }
-    }
-
     /// The connection that the event came on.
     pub fn conn(&self) -> &Conn {
         &self.conn
@@ -215,23 +379,8 @@ impl Reply {
 
     /// As [`send`](Self::send), of bytes of which it is known whether they are valid UTF-8.
     pub fn send_payload(mut self, payload: &[u8], text: bool) {
-        self.send_now(payload, text);
-    }
-
-    fn send_now(&mut self, payload: &[u8], text: bool) {
         self.done = true;
-        if self.ack_id == 0 {
-            return;
-        }
-        let heading = Heading::Reply {
-            name: &self.name,
-            ack_id: self.ack_id,
-        };
-        if let Err(error) = self.conn.push(Kind::Reply, heading, payload, text)
-            && error.kind() != ErrorKind::ConnectionClosed
-        {
-            self.conn.report(error);
-        }
+        answer(&self.conn, &self.name, self.ack_id, payload, text);
     }
 
     /// Ends the handler without a reply; the error goes to `on_error`.
@@ -271,70 +420,12 @@ impl Reply {
         self.done = true;
         self.conn.report(error);
     }
-
-    /// Ends many handlers, in this order, each as [`send_payload`](Self::send_payload) would with the payload in its place. Those of
-    /// one connection that follow each other cost little more than a single one. The vector is empty afterwards; a ticket without a
-    /// payload is dropped.
-    pub fn send_all(replies: &mut Vec<Self>, payloads: &[(&[u8], bool)]) {
-        let mut rest = payloads;
-        for run in replies.chunk_by_mut(|one, next| one.conn == next.conn) {
-            let (payloads, behind) = rest.split_at(run.len().min(rest.len()));
-            rest = behind;
-            let run = &mut run[..payloads.len()];
-            if run.first().is_some_and(|first| first.conn.hub().limits.wire_log) {
-                for (reply, (payload, text)) in run.iter_mut().zip(payloads) {
-                    reply.send_now(payload, *text);
-                }
-                continue;
-            }
-            let mut wanted = run.iter().zip(payloads).filter(|(reply, _)| reply.wants_reply());
-            let errors = match run.first() {
-                Some(first) => first.conn.push_replies(|| {
-                    let (reply, (payload, text)) = wanted.next()?;
-                    Some((reply.event_name(), reply.ack_id, *payload, *text))
-                }),
-                None => Vec::new(),
-            };
-            for reply in run.iter_mut() {
-                reply.done = true;
-                reply.counts = false;
-                let bytes = std::mem::take(&mut reply.bytes);
-                if bytes > 0 {
-                    reply.conn.inner().ended_bytes.fetch_add(bytes as u64, Ordering::SeqCst);
-                }
-            }
-            if let Some(first) = run.first() {
-                for error in errors {
-                    if error.kind() != ErrorKind::ConnectionClosed {
-                        first.conn.report(error);
-                    }
-                }
-                first.conn.handlers_ended(run.len());
-            }
-        }
-        replies.clear();
-    }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        // While a panic unwinds, whoever catches it reports it.
-        if !self.done && !std::thread::panicking() && self.conn.is_open() {
-            self.conn.report(Error::new(
-                ErrorKind::HandlerFailed,
-                format!("the handler of event {:?} ended without an outcome", self.name),
-            ));
-        }
-        if self.bytes > 0 {
-            // Before the handler counts as ended, which may let another one start.
-            self.conn
-                .inner()
-                .ended_bytes
-                .fetch_add(self.bytes as u64, Ordering::SeqCst);
-        }
-        if self.counts {
-            self.conn.handlers_ended(1);
-        }
+        ended(&self.conn, &self.name, self.done, self.bytes);
+        self.conn.handlers_ended(1);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::conn::{Conn, check_name};
 use crate::disconnect::Disconnect;
 use crate::error::{BoxError, Error};
 use crate::event::{Event, Incoming};
-use crate::handler::{self, BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket};
+use crate::handler::{self, BoxFuture, ConnectTicket, DisconnectTicket, Handler, Ticket, UpgradeTicket};
 use crate::payload::{FromEvent, IntoReply, Payload};
 use crate::request::Request;
 use crate::upgrade::IntoUpgrade;
@@ -27,7 +27,7 @@ type Answer = std::pin::Pin<Box<dyn Future<Output = Result<Payload, BoxError>> +
 )]
 pub trait Outcome<M>: Sized {
     #[doc(hidden)]
-    fn finish(self, reply: Reply) -> Option<BoxFuture>;
+    fn finish(self, ticket: Ticket<'_>) -> Option<BoxFuture>;
     #[doc(hidden)]
     fn answer(self) -> Answer;
 }
@@ -41,8 +41,8 @@ pub struct Now;
 pub struct Later;
 
 impl<R: IntoReply> Outcome<Now> for R {
-    fn finish(self, reply: Reply) -> Option<BoxFuture> {
-        reply.finish(self.into_reply());
+    fn finish(self, ticket: Ticket<'_>) -> Option<BoxFuture> {
+        ticket.finish(self.into_reply());
         None
     }
 
@@ -53,7 +53,8 @@ impl<R: IntoReply> Outcome<Now> for R {
 }
 
 impl<F: Future<Output: IntoReply> + Send + 'static> Outcome<Later> for F {
-    fn finish(self, reply: Reply) -> Option<BoxFuture> {
+    fn finish(self, ticket: Ticket<'_>) -> Option<BoxFuture> {
+        let reply = ticket.into_reply();
         Some(Box::pin(async move { reply.finish(self.await.into_reply()) }))
     }
 
@@ -96,7 +97,7 @@ impl<F: Future<Output: IntoUpgrade> + Send + 'static> UpgradeOutcome<Later> for 
 
 /// A handler whose types are forgotten.
 trait Endpoint: Send + Sync {
-    fn call(&self, conn: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture>;
+    fn call(&self, conn: &Conn, event: Incoming<'_>, ticket: Ticket<'_>) -> Option<BoxFuture>;
     fn answer(&self, conn: Conn, event: &Event) -> Answer;
 }
 
@@ -112,11 +113,11 @@ where
     A: FromEvent,
     R: Outcome<M>,
 {
-    fn call(&self, conn: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
+    fn call(&self, conn: &Conn, event: Incoming<'_>, ticket: Ticket<'_>) -> Option<BoxFuture> {
         match A::from_event(&event) {
-            Ok(data) => (self.f.clone())(conn.clone(), data).finish(reply),
+            Ok(data) => (self.f.clone())(conn.clone(), data).finish(ticket),
             Err(error) => {
-                reply.fail(error);
+                ticket.into_reply().fail(error);
                 None
             }
         }
@@ -340,19 +341,20 @@ impl Handler for Routes {
         }
     }
 
-    fn event(&self, conn: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
+    fn event(&self, conn: &Conn, event: Incoming<'_>, ticket: Ticket<'_>) -> Option<BoxFuture> {
         if !self.table.middleware.is_empty() {
             let next = Next {
                 table: self.table.clone(),
                 at: 0,
             };
             let answer = next.run(conn.clone(), event.to_event());
+            let reply = ticket.into_reply();
             return Some(Box::pin(async move { reply.finish(answer.await) }));
         }
         match self.table.find(event.name()) {
-            Some(endpoint) => endpoint.call(conn, event, reply),
+            Some(endpoint) => endpoint.call(conn, event, ticket),
             None => {
-                reply.no_handler();
+                ticket.into_reply().no_handler();
                 None
             }
         }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket, Waiter};
+use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket, Waiter, Ticket};
 use etp_ws::testing::{Message, Pipe, pipe};
 use etp_ws::{
     Accept, Bytes, Client, Conn, ConnId, Disconnect, Error, ErrorKind, Incoming, Payload, Reject, Request, Server,
@@ -120,7 +120,8 @@ impl Handler for Queue {
         None
     }
 
-    fn event(&self, _: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
+    fn event(&self, _: &Conn, event: Incoming<'_>, ticket: Ticket<'_>) -> Option<BoxFuture> {
+        let reply = ticket.into_reply();
         self.push(Item::Event(Event {
             name: event.name().to_owned(),
             payload: event.payload_bytes(),
@@ -697,7 +698,8 @@ impl Handler for Panics {
         None
     }
 
-    fn event(&self, _: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
+    fn event(&self, _: &Conn, event: Incoming<'_>, ticket: Ticket<'_>) -> Option<BoxFuture> {
+        let reply = ticket.into_reply();
         match event.name() {
             "panic" => panic!("in event"),
             "panic in a future" => return Some(Box::pin(async move { assert!(!reply.wants_reply(), "in a future") })),
@@ -952,7 +954,8 @@ impl Handler for Busy {
         None
     }
 
-    fn event(&self, conn: &Conn, event: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
+    fn event(&self, conn: &Conn, event: Incoming<'_>, ticket: Ticket<'_>) -> Option<BoxFuture> {
+        let reply = ticket.into_reply();
         self.act(conn);
         match event.name() {
             "fail" => reply.fail("no"),

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use etp_ws::handler::{BoxFuture, DisconnectTicket, Handler, Reply};
+use etp_ws::handler::{BoxFuture, DisconnectTicket, Handler, Reply, Ticket};
 use etp_ws::testing::{Message, Pipe, pipe};
 use etp_ws::{Conn, Disconnect, Incoming, Server, http};
 use tokio::time::Instant;
@@ -34,7 +34,8 @@ impl Keeper {
 }
 
 impl Handler for Keeper {
-    fn event(&self, _: &Conn, _: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
+    fn event(&self, _: &Conn, _: Incoming<'_>, ticket: Ticket<'_>) -> Option<BoxFuture> {
+        let reply = ticket.into_reply();
         self.note("event");
         self.replies.lock().unwrap().push(reply);
         None

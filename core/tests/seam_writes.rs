@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket, Waiter, Wakes};
+use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket, Waiter, Wakes, Ticket};
 use etp_ws::{Accept, Conn, Disconnect, Error, Incoming, Payload, Request, Server};
 use tokio::runtime::{Builder, Runtime};
 
@@ -33,7 +33,8 @@ impl Handler for Queue {
         None
     }
 
-    fn event(&self, _: &Conn, _: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
+    fn event(&self, _: &Conn, _: Incoming<'_>, ticket: Ticket<'_>) -> Option<BoxFuture> {
+        let reply = ticket.into_reply();
         self.replies.send(reply).unwrap();
         None
     }

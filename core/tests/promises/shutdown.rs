@@ -3,7 +3,7 @@
 use std::future::{IntoFuture, pending};
 use std::sync::Arc;
 
-use etp_ws::handler::{BoxFuture, Handler, Reply};
+use etp_ws::handler::{BoxFuture, Handler, Reply, Ticket};
 use etp_ws::testing::Message;
 use etp_ws::{Client, Conn, Disconnect, Incoming, Server, spawned};
 use tokio::sync::Semaphore;
@@ -309,7 +309,8 @@ fn a_runtime_that_goes_away_ends_everything_without_a_hang_or_a_panic() {
 struct Keeps(std::sync::Mutex<Vec<Reply>>);
 
 impl Handler for Keeps {
-    fn event(&self, _: &Conn, _: Incoming<'_>, reply: Reply) -> Option<BoxFuture> {
+    fn event(&self, _: &Conn, _: Incoming<'_>, ticket: Ticket<'_>) -> Option<BoxFuture> {
+        let reply = ticket.into_reply();
         self.0.lock().unwrap().push(reply);
         None
     }

@@ -15,7 +15,7 @@ use super::{PeerEnd, Stage, State};
 use crate::conn::{By, Phase, Shared, panicked};
 use crate::error::{Error, ErrorKind};
 use crate::event::Incoming;
-use crate::handler::{BoxFuture, Reply};
+use crate::handler::{BoxFuture, Ticket};
 use crate::limits::MAX_WAITING;
 use crate::net::transport::{Read, Transport};
 use crate::net::watch::Paused;
@@ -284,9 +284,9 @@ impl State {
         };
         self.started_bytes += bytes as u64;
         let conn = &self.conn;
-        let reply = Reply::new(conn.clone(), event.name, ack_id, bytes);
+        let ticket = Ticket::new(conn, event.name, ack_id, bytes);
         let started = catch_unwind(AssertUnwindSafe(|| {
-            let mut future = conn.hub().handler.event(conn, event, reply)?;
+            let mut future = conn.hub().handler.event(conn, event, ticket)?;
             match future.as_mut().poll(cx) {
                 Poll::Ready(()) => None,
                 Poll::Pending => Some(future),
