@@ -13,7 +13,7 @@ use crate::dispatch::GONE;
 use crate::error::Failure;
 use crate::kept::Data;
 use crate::pump::{Pump, State, slot_of};
-use crate::queue::{Batch, Item, Run, Value};
+use crate::queue::{Batch, Event, Item, Run, Value};
 use crate::server::Attached;
 use crate::{request, text};
 
@@ -32,8 +32,7 @@ const BUDGET: usize = 64 * 1024;
 /// What a record says. The handler's number, 0 and up, is an event: its slot, its ticket, the length of its payload where that lies in
 /// the chunk, else -1.
 mod kind {
-    /// An event without a handler: slot, ticket, length; its name.
-    pub(super) const UNKNOWN: i32 = -1;
+    // -1, an event without a handler: slot, ticket, length; its name.
     /// A handshake: site, ticket; the request, and the number of its `IncomingMessage` or -1.
     pub(super) const UPGRADE: i32 = -3;
     /// slot, ticket.
@@ -218,46 +217,61 @@ impl Pump {
     /// Takes what has room; answers what is left.
     fn take(&self, page: &mut Page<'_>, batch: &mut Batch) -> Result<i32, Failure> {
         let mut spent = 0;
-        let mut left = left::NOTHING;
-        // Of the first run: its slot, and whether its payloads are wanted as bytes.
-        let mut met = None;
-        while let Some(item) = batch.items.front() {
+        while let Some(item) = batch.items.pop_front() {
             if !page.has_room() || spent >= BUDGET {
-                left = left::MORE;
-                break;
+                batch.items.push_front(item);
+                return Ok(left::MORE);
             }
-            let (Item::Event { payload, .. } | Item::Unknown { payload, .. }, Some(run)) = (item, batch.runs.front_mut()) else {
-                if let Some(item) = batch.items.pop_front() {
-                    self.other(page, item)?;
+            match item {
+                Item::Events(mut run) => {
+                    let left = self.run(page, batch, &mut run, &mut spent);
+                    if run.count > 0 {
+                        batch.items.push_front(Item::Events(run));
+                    } else {
+                        let last = run.owner.and_then(|owner| self.state().tickets.ended(owner, 1));
+                        drop(last);
+                    }
+                    match left? {
+                        left::NOTHING => {}
+                        left => return Ok(left),
+                    }
                 }
-                continue;
-            };
-            let (slot, bytes) = match met {
-                Some(met) => met,
-                None => {
-                    let bytes = self.wants_bytes(&run.conn, run.site);
-                    let slot = self.known(page, &run.conn, run.site, bytes)?;
-                    *met.insert((slot, bytes))
-                }
-            };
-            let payload = payload.len();
-            if bytes && payload <= SMALL && page.used + payload > page.chunk.len() {
-                left = left::AGAIN;
-                break;
+                item => self.other(page, item)?,
             }
-            spent += payload;
-            let told = match batch.items.pop_front() {
-                Some(item) => self.event(page, &batch.bytes, run, item, slot, bytes),
-                None => Ok(()),
-            };
-            if let Some(run) = batch.ran() {
-                met = None;
-                let last = run.owner.and_then(|owner| self.state().tickets.ended(owner, 1));
-                drop((run, last));
-            }
-            told?;
         }
-        Ok(left)
+        Ok(left::NOTHING)
+    }
+
+    /// Takes events of one connection; answers what is left if not all had room.
+    fn run(&self, page: &mut Page<'_>, batch: &mut Batch, run: &mut Run, spent: &mut usize) -> Result<i32, Failure> {
+        let bytes = self.wants_bytes(&run.conn, run.site);
+        let slot = self.known(page, &run.conn, run.site, bytes)?;
+        // Nothing of a connection comes after its end.
+        if slot >= 0 && run.owner.is_none() {
+            let mut state = self.state();
+            let State { tickets, sites, .. } = &mut *state;
+            let site = sites.get(&run.site);
+            run.owner = site.map(|site| tickets.own(run.conn.clone(), run.site, site.routes.clone()));
+        }
+        while run.count > 0 {
+            if !page.has_room() || *spent >= BUDGET {
+                return Ok(left::MORE);
+            }
+            let len = batch.next_len();
+            if bytes && len <= SMALL && page.used + len > page.chunk.len() {
+                return Ok(left::AGAIN);
+            }
+            *spent += len;
+            run.count -= 1;
+            let Some(event) = batch.next() else { break };
+            let name = batch.name(&event);
+            let payload = batch.payload(&event);
+            match run.owner {
+                Some(owner) if slot >= 0 => self.event(page, owner, event, name, payload, slot, bytes)?,
+                _ => run.conn.let_go(event.ticket),
+            }
+        }
+        Ok(left::NOTHING)
     }
 
     fn wants_bytes(&self, conn: &Conn, site: u32) -> bool {
@@ -268,61 +282,33 @@ impl Pump {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "they stay in registers")]
+    #[inline]
     fn event(
         &self,
         page: &mut Page<'_>,
-        here: &[u8],
-        run: &mut Run,
-        item: Item,
+        owner: usize,
+        event: Event,
+        name: Option<Box<str>>,
+        payload: &[u8],
         slot: i32,
         bytes: bool,
     ) -> Result<(), Failure> {
-        let (handler, name, payload, ticket) = match item {
-            Item::Event {
-                handler,
-                payload,
-                ticket,
-            } => (handler, None, payload, ticket),
-            Item::Unknown { name, payload, ticket } => (kind::UNKNOWN, Some(name), payload, ticket),
-            _ => return Ok(()),
-        };
-        let payload = payload.bytes(here);
-        if slot < 0 {
-            // Nothing of a connection comes after its end.
-            run.conn.let_go(ticket);
-            return Ok(());
-        }
-        let mut state = self.state();
-        let State { tickets, sites, .. } = &mut *state;
-        let owner = match run.owner {
-            Some(owner) => owner,
-            None => {
-                let Some(site) = sites.get(&run.site) else {
-                    drop(state);
-                    run.conn.let_go(ticket);
-                    return Ok(());
-                };
-                *run.owner
-                    .insert(tickets.own(run.conn.clone(), run.site, site.routes.clone()))
-            }
-        };
-        let wanted = if ticket.wants_reply() { 0 } else { UNWANTED };
-        let number = match &name {
-            None => tickets.add(owner, handler, ticket),
-            Some(name) => tickets.add_unknown(owner, name.clone(), ticket),
-        };
+        let wanted = if event.ticket.wants_reply() { 0 } else { UNWANTED };
+        let number = self
+            .state()
+            .tickets
+            .add(owner, event.handler, name.as_deref(), event.ticket);
         if !bytes && !is_text(payload) {
-            let reply = tickets.take_whole(number);
-            drop(state);
+            let reply = self.state().tickets.take(number);
             if let Some(reply) = reply {
                 reply.fail(Error::new(ErrorKind::InvalidPayload, "the payload is not UTF-8"));
             }
             return Ok(());
         }
-        drop(state);
         let small = bytes && payload.len() <= SMALL;
         let len = if small { int(payload.len()) } else { -1 };
-        page.record([handler, slot, int(number) | wanted, len]);
+        page.record([event.handler, slot, number.cast_signed() | wanted, len]);
         if let Some(name) = name {
             page.text(&name)?;
         }
@@ -360,7 +346,7 @@ impl Pump {
     fn other(&self, page: &mut Page<'_>, item: Item) -> Result<(), Failure> {
         match item {
             // Those go another way.
-            Item::Event { .. } | Item::Unknown { .. } => {}
+            Item::Events(_) => {}
             Item::Upgrade { site, request, ticket } => {
                 let ticket = int(self.state().upgrades.insert(Some((site, ticket))));
                 let attached = request.extensions().get::<Attached>();

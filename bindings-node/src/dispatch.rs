@@ -59,7 +59,9 @@ impl Routes {
 
     /// The name that a handler is for.
     pub(crate) fn name(&self, handler: i32) -> Arc<str> {
-        let name = usize::try_from(handler).ok().and_then(|at| self.names().get(at).cloned());
+        let name = usize::try_from(handler)
+            .ok()
+            .and_then(|at| self.names().get(at).cloned());
         name.unwrap_or_default()
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use etp_ws::handler::{AckId, Awaited, ConnectTicket, DisconnectTicket, Detached, Held, Reply, UpgradeTicket, is_text};
+use etp_ws::handler::{AckId, Awaited, ConnectTicket, DisconnectTicket, Held, Reply, UpgradeTicket, is_text};
 use etp_ws::{BoxError, Client, Conn, Error, ErrorKind, Server};
 use napi::Env;
 use napi::bindgen_prelude::{Function, JsValue, Object, Unknown};
@@ -23,11 +23,9 @@ use crate::kept::Kept;
 use crate::queue::{Batch, Queue, SiteId};
 use crate::runtime::Runtime;
 use crate::text;
-use crate::tickets::{Taken, Tickets};
+use crate::tickets::Tickets;
 use crate::wake::{self, Closing, Wake};
 
-/// Replies that are sent together: so many lie in the processor's nearest memory.
-const ROW: usize = 128;
 /// How long servers and clients that are alive at the end of an environment may take for their farewell.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -467,7 +465,7 @@ impl Pump {
     }
 
     fn take_reply(&self, ticket: u32) -> Option<Reply> {
-        self.state().tickets.take_whole(ticket as usize)
+        self.state().tickets.take(ticket)
     }
 
     pub(crate) fn cause(&self, key: u32, shown: String) -> Cause {
@@ -515,42 +513,61 @@ impl Pump {
             }
             ascii
         };
-        let (mut text_at, mut bytes_at) = (0, 0);
+        let mut outcomes = Outcomes {
+            pairs: ints.as_chunks().0,
+            text: &scratch,
+            bytes,
+        };
         let mut one = String::new();
-        let mut row = Row::new(self);
-        for pair in ints.chunks_exact(2) {
-            let taken = self.state().tickets.take(pair[0].cast_unsigned() as usize);
-            if let Ok(len) = usize::try_from(pair[1]) {
-                let end = text_at + len;
-                if let Some(taken) = taken {
-                    if ascii {
-                        row.push(taken, scratch.get(text_at..end).unwrap_or_default(), true);
-                    } else {
-                        let reply = row.alone(taken);
-                        one.clear();
-                        let units = wide.get(text_at..end).unwrap_or_default();
-                        let broken = char::decode_utf16(units.iter().copied()).try_for_each(|unit| {
-                            one.push(unit?);
-                            Ok::<_, std::char::DecodeUtf16Error>(())
-                        });
-                        match (reply, broken) {
-                            (Some(reply), Ok(())) => reply.send_payload(one.as_bytes(), true),
-                            (Some(reply), Err(_)) => reply.fail(surrogate()),
-                            (None, _) => {}
-                        }
-                    }
-                }
-                text_at = end;
+        let mut wide_at = &wide[..];
+        while let Some((number, len)) = outcomes.peek() {
+            let owner = if ascii || len < 0 {
+                self.state().tickets.owner_of(number)
             } else {
-                let end = bytes_at + usize::try_from(-1 - i64::from(pair[1])).unwrap_or(0);
-                let payload = bytes.get(bytes_at..end).unwrap_or_default();
-                if let Some(taken) = taken {
-                    row.push(taken, payload, is_text(payload));
+                None
+            };
+            let found = owner.and_then(|owner| Some((owner, self.state().tickets.owner(owner)?)));
+            if let Some((owner, (conn, routes))) = found {
+                // Tickets of one owner that follow each other.
+                let names = routes.names();
+                let mut count = 0;
+                conn.complete(|| {
+                    let (number, len) = outcomes.peek()?;
+                    if len >= 0 && !ascii {
+                        return None;
+                    }
+                    let (handler, ticket) = self.state().tickets.take_of(owner, number)?;
+                    count += 1;
+                    let (payload, text) = outcomes.next(len);
+                    let name = usize::try_from(handler).ok().and_then(|at| names.get(at));
+                    Some((name.map_or("", |name| &**name), ticket, payload, text))
+                });
+                let last = self.state().tickets.ended(owner, count);
+                drop(last);
+                continue;
+            }
+            let reply = self.take_reply(number);
+            if len < 0 || ascii {
+                let (payload, text) = outcomes.next(len);
+                if let Some(reply) = reply {
+                    reply.send_payload(payload, text);
                 }
-                bytes_at = end;
+                continue;
+            }
+            outcomes.skip();
+            let units;
+            (units, wide_at) = wide_at.split_at(usize::try_from(len).unwrap_or(0).min(wide_at.len()));
+            one.clear();
+            let broken = char::decode_utf16(units.iter().copied()).try_for_each(|unit| {
+                one.push(unit?);
+                Ok::<_, std::char::DecodeUtf16Error>(())
+            });
+            match (reply, broken) {
+                (Some(reply), Ok(())) => reply.send_payload(one.as_bytes(), true),
+                (Some(reply), Err(_)) => reply.fail(surrogate()),
+                (None, _) => {}
             }
         }
-        row.send();
         scratch.shrink_to(256 * 1024);
         wide.shrink_to(128 * 1024);
         let mut state = self.state();
@@ -594,72 +611,36 @@ impl Pump {
     }
 }
 
-/// Tickets of one owner that are ended together.
-struct Row<'a> {
-    pump: &'a Pump,
-    owner: usize,
-    tickets: Vec<(i32, Detached, &'a [u8], bool)>,
+/// What JavaScript says of tickets, one after the other: two numbers each, and what lies next in the text or in the bytes.
+struct Outcomes<'a> {
+    pairs: &'a [[i32; 2]],
+    text: &'a [u8],
+    bytes: &'a [u8],
 }
 
-impl<'a> Row<'a> {
-    fn new(pump: &'a Pump) -> Self {
-        Self {
-            pump,
-            owner: 0,
-            tickets: Vec::new(),
-        }
+impl<'a> Outcomes<'a> {
+    /// The next ticket, and how long its payload is: of text, or -1 less that of bytes.
+    fn peek(&self) -> Option<(u32, i32)> {
+        let [number, len] = self.pairs.first()?;
+        Some((number.cast_unsigned(), *len))
     }
 
-    /// Ends a ticket behind those before it.
-    fn push(&mut self, taken: Taken, payload: &'a [u8], text: bool) {
-        match taken {
-            Taken::Of(owner, handler, detached) => {
-                if owner != self.owner || self.tickets.len() == ROW {
-                    self.send();
-                }
-                self.owner = owner;
-                self.tickets.push((handler, detached, payload, text));
-            }
-            Taken::Whole(reply) => {
-                self.send();
-                reply.send_payload(payload, text);
-            }
+    /// Takes the payload that [`peek`](Self::peek) told of, where text is ASCII; answers also whether it is text.
+    fn next(&mut self, len: i32) -> (&'a [u8], bool) {
+        self.skip();
+        if let Ok(len) = usize::try_from(len) {
+            let (payload, rest) = self.text.split_at(len.min(self.text.len()));
+            self.text = rest;
+            return (payload, true);
         }
+        let len = usize::try_from(-1 - i64::from(len)).unwrap_or(0);
+        let (payload, rest) = self.bytes.split_at(len.min(self.bytes.len()));
+        self.bytes = rest;
+        (payload, is_text(payload))
     }
 
-    /// A ticket to be ended by itself, when those before it have been.
-    fn alone(&mut self, taken: Taken) -> Option<Reply> {
-        self.send();
-        match taken {
-            Taken::Of(owner, handler, detached) => {
-                let mut state = self.pump.state();
-                let (conn, routes) = state.tickets.owner(owner)?;
-                let last = state.tickets.ended(owner, 1);
-                drop(state);
-                drop(last);
-                Some(conn.reply(&routes.name(handler), detached))
-            }
-            Taken::Whole(reply) => Some(reply),
-        }
-    }
-
-    fn send(&mut self) {
-        let count = self.tickets.len();
-        if count == 0 {
-            return;
-        }
-        let found = self.pump.state().tickets.owner(self.owner);
-        if let Some((conn, routes)) = found {
-            let names = routes.names();
-            let mut tickets = self.tickets.drain(..);
-            conn.complete(|| {
-                let (handler, detached, payload, text) = tickets.next()?;
-                let name = usize::try_from(handler).ok().and_then(|at| names.get(at));
-                Some((name.map_or("", |name| &**name), detached, payload, text))
-            });
-        }
-        let last = self.pump.state().tickets.ended(self.owner, count);
-        drop(last);
+    fn skip(&mut self) {
+        self.pairs = self.pairs.split_first().map_or(&[], |(_, rest)| rest);
     }
 }
 

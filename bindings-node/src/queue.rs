@@ -35,18 +35,8 @@ pub(crate) enum Question {
 
 /// One thing for JavaScript to do.
 pub(crate) enum Item {
-    /// Its connection is that of the batch's next run.
-    Event {
-        handler: i32,
-        payload: Chunk,
-        ticket: Detached,
-    },
-    /// An event that has no handler.
-    Unknown {
-        name: Box<str>,
-        payload: Chunk,
-        ticket: Detached,
-    },
+    /// Events that followed each other on one connection; the batch has what they are.
+    Events(Run),
     Upgrade {
         site: SiteId,
         request: Request,
@@ -97,30 +87,6 @@ pub(crate) enum Item {
     Detach(SiteId),
 }
 
-/// Where a payload lies.
-pub(crate) enum Chunk {
-    /// In the batch's own bytes.
-    Here(usize, usize),
-    Apart(Bytes),
-}
-
-impl Chunk {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Here(_, len) => *len,
-            Self::Apart(bytes) => bytes.len(),
-        }
-    }
-
-    /// The payload, if `here` are the bytes of its batch.
-    pub(crate) fn bytes<'a>(&'a self, here: &'a [u8]) -> &'a [u8] {
-        match self {
-            Self::Here(at, len) => here.get(*at..*at + *len).unwrap_or_default(),
-            Self::Apart(bytes) => bytes,
-        }
-    }
-}
-
 /// An outcome on its way from the core's thread, not yet a JavaScript value.
 pub(crate) enum Value {
     None,
@@ -140,87 +106,138 @@ pub(crate) struct Run {
     pub(crate) owner: Option<usize>,
 }
 
-/// Items in the order of their arrival, and the connections and small payloads of its events.
+/// One event of a run.
+pub(crate) struct Event {
+    /// The handler's number; -1 if there is none of that name.
+    pub(crate) handler: i32,
+    /// Bytes of its payload, or [`APART`].
+    len: u32,
+    pub(crate) ticket: Detached,
+}
+
+/// Instead of a length: the payload has a buffer of its own.
+const APART: u32 = u32::MAX;
+
+/// Items in the order of their arrival, and what their events are: read in the order in which it was written, so that nothing has to say where
+/// it lies.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) items: VecDeque<Item>,
-    pub(crate) runs: VecDeque<Run>,
-    pub(crate) bytes: Vec<u8>,
+    events: VecDeque<Event>,
+    /// Names of events that have no handler.
+    names: VecDeque<Box<str>>,
+    /// Small payloads, and how many bytes of them were read.
+    bytes: Vec<u8>,
+    read: usize,
+    apart: VecDeque<Bytes>,
+    /// The large payload that was taken last.
+    last: Bytes,
 }
 
 impl Batch {
     /// Puts an event behind what is there; a payload that is `apart` keeps its own buffer.
     #[inline]
     fn put(&mut self, site: SiteId, handler: i32, event: &Incoming<'_>, apart: Option<Bytes>, ticket: Ticket<'_>) {
-        let payload = match apart {
-            Some(bytes) => Chunk::Apart(bytes),
+        let len = match apart {
+            Some(bytes) => {
+                self.apart.push_back(bytes);
+                APART
+            }
             None => {
-                let at = self.bytes.len();
                 self.bytes.extend_from_slice(event.payload());
-                Chunk::Here(at, event.payload().len())
+                event.payload().len() as u32
             }
         };
+        if handler < 0 {
+            self.names.push_back(event.name().into());
+        }
         let conn = ticket.conn();
-        match self.runs.back_mut() {
-            Some(run) if run.conn == *conn && run.site == site => run.count += 1,
-            _ => self.runs.push_back(Run {
+        match self.items.back_mut() {
+            Some(Item::Events(run)) if run.conn == *conn && run.site == site => run.count += 1,
+            _ => self.items.push_back(Item::Events(Run {
                 conn: conn.clone(),
                 site,
                 count: 1,
                 owner: None,
-            }),
+            })),
         }
         let ticket = ticket.detach();
-        self.items.push_back(match handler {
-            0.. => Item::Event {
-                handler,
-                payload,
-                ticket,
-            },
-            _ => Item::Unknown {
-                name: event.name().into(),
-                payload,
-                ticket,
-            },
-        });
+        self.events.push_back(Event { handler, len, ticket });
     }
 
-    /// An event of the first run has been taken; answers the run if it was its last.
-    pub(crate) fn ran(&mut self) -> Option<Run> {
-        let run = self.runs.front_mut()?;
-        run.count = run.count.saturating_sub(1);
-        if run.count == 0 { self.runs.pop_front() } else { None }
+    /// Bytes of the next event's payload.
+    pub(crate) fn next_len(&self) -> usize {
+        match self.events.front() {
+            Some(event) if event.len == APART => self.apart.front().map_or(0, Bytes::len),
+            Some(event) => event.len as usize,
+            None => 0,
+        }
+    }
+
+    /// Takes the next event; its payload is what [`payload`](Self::payload) says, until the next one is taken.
+    pub(crate) fn next(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The payload of an event that was taken.
+    pub(crate) fn payload(&mut self, event: &Event) -> &[u8] {
+        if event.len == APART {
+            self.last = self.apart.pop_front().unwrap_or_default();
+            return &self.last;
+        }
+        let at = self.read;
+        self.read += event.len as usize;
+        self.bytes.get(at..self.read).unwrap_or_default()
+    }
+
+    /// The name of an event that was taken, if it has no handler.
+    pub(crate) fn name(&mut self, event: &Event) -> Option<Box<str>> {
+        if event.handler < 0 {
+            self.names.pop_front()
+        } else {
+            None
+        }
     }
 
     /// Puts what has gathered later behind what is there.
     fn append(&mut self, later: &mut Self) {
-        if self.items.is_empty() && self.bytes.is_empty() {
+        if self.items.is_empty() {
             std::mem::swap(self, later);
             return;
         }
-        let before = self.bytes.len();
-        self.bytes.append(&mut later.bytes);
-        self.runs.append(&mut later.runs);
-        self.items.extend(later.items.drain(..).map(|mut item| {
-            if let Item::Event { payload, .. } | Item::Unknown { payload, .. } = &mut item
-                && let Chunk::Here(at, _) = payload
-            {
-                *at += before;
-            }
-            item
-        }));
+        self.items.append(&mut later.items);
+        self.events.append(&mut later.events);
+        self.names.append(&mut later.names);
+        self.apart.append(&mut later.apart);
+        self.bytes
+            .extend_from_slice(later.bytes.get(later.read..).unwrap_or_default());
+        later.clear();
+    }
+
+    /// Makes an emptied batch ready for the next items.
+    fn clear(&mut self) {
+        debug_assert!(self.items.is_empty() && self.events.is_empty());
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
+        self.read = 0;
+        self.last = Bytes::new();
+        if self.items.capacity() * size_of::<Item>() > KEPT {
+            self.items.shrink_to(KEPT / size_of::<Item>());
+        }
+        if self.events.capacity() * size_of::<Event>() > KEPT {
+            self.events.shrink_to(KEPT / size_of::<Event>());
+        }
     }
 }
 
 impl Drop for Batch {
     /// Tickets that JavaScript has not taken: nobody will.
     fn drop(&mut self) {
-        while let Some(item) = self.items.pop_front() {
-            if let Item::Event { ticket, .. } | Item::Unknown { ticket, .. } = item {
-                if let Some(run) = self.runs.front() {
-                    run.conn.let_go(ticket);
+        for item in &self.items {
+            if let Item::Events(run) = item {
+                for event in self.events.drain(..run.count.min(self.events.len())) {
+                    run.conn.let_go(event.ticket);
                 }
-                drop(self.ran());
             }
         }
     }
@@ -350,15 +367,23 @@ impl Queue {
     /// Puts something where it gathers: on the core's thread without a lock, elsewhere behind what is JavaScript's already.
     #[inline]
     fn append(&self, put: impl FnOnce(&mut Batch)) {
-        if let Some(mut batch) = gathered() {
-            let first = batch.items.is_empty();
-            put(&mut batch);
-            GATHERED.set(Some(batch));
-            if first {
-                self.signals.filled.notify_one();
-            }
-            return;
+        match gathered() {
+            Some(batch) => self.gather(batch, put),
+            None => self.append_locked(put),
         }
+    }
+
+    #[inline]
+    fn gather(&self, mut batch: Box<Batch>, put: impl FnOnce(&mut Batch)) {
+        let first = batch.items.is_empty();
+        put(&mut batch);
+        GATHERED.set(Some(batch));
+        if first {
+            self.signals.filled.notify_one();
+        }
+    }
+
+    fn append_locked(&self, put: impl FnOnce(&mut Batch)) {
         let mut state = self.lock();
         if !state.closed {
             put(&mut state.batch);
@@ -374,20 +399,21 @@ impl Queue {
 
     pub(crate) fn push_event(&self, site: SiteId, handler: i32, event: &Incoming<'_>, ticket: Ticket<'_>) {
         let apart = (event.payload().len() > SMALL).then(|| event.payload_bytes());
-        self.append(|batch| batch.put(site, handler, event, apart, ticket));
+        // As `append`, but that the ticket is not moved into a closure.
+        let Some(mut batch) = gathered() else {
+            return self.append_locked(|batch| batch.put(site, handler, event, apart, ticket));
+        };
+        let first = batch.items.is_empty();
+        batch.put(site, handler, event, apart, ticket);
+        GATHERED.set(Some(batch));
+        if first {
+            self.signals.filled.notify_one();
+        }
     }
 
     /// Exchanges an emptied batch for what has gathered; the next item calls JavaScript again.
     pub(crate) fn swap(&self, batch: &mut Batch) {
-        debug_assert!(batch.items.is_empty() && batch.runs.is_empty());
-        batch.bytes.clear();
-        batch.bytes.shrink_to(KEPT);
-        if batch.items.capacity() * size_of::<Item>() > KEPT {
-            batch.items.shrink_to(KEPT / size_of::<Item>());
-        }
-        if batch.runs.capacity() * size_of::<Run>() > KEPT {
-            batch.runs.shrink_to(KEPT / size_of::<Run>());
-        }
+        batch.clear();
         let mut state = self.lock();
         state.signalled = false;
         std::mem::swap(&mut state.batch, batch);

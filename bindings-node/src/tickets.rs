@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use etp_ws::Conn;
 use etp_ws::handler::{Detached, Reply};
+use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::dispatch::Routes;
@@ -18,32 +19,33 @@ struct Owner {
     waiting: usize,
 }
 
-enum Ticket {
-    /// With the handler's number, which is its event's.
-    Of(usize, i32, Detached),
-    /// Of an event without a handler, with its name.
-    Unknown(usize, Box<str>, Detached),
-    /// A shutdown gave it up: its handler may still come.
-    GivenUp,
+/// Instead of an owner: the number is free.
+const FREE: u32 = u32::MAX;
+/// Instead of an owner: a shutdown gave the ticket up, and its handler may still come.
+const GIVEN_UP: u32 = u32::MAX - 1;
+
+/// What a number stands for.
+struct Place {
+    owner: u32,
+    /// The handler's number, which is its event's; -1 if there is none.
+    handler: i32,
+    /// Nothing where there is no owner.
+    ticket: Option<Detached>,
 }
 
-/// What a number stood for.
-pub(crate) enum Taken {
-    /// One to end together with others of this owner: [`Tickets::ended`] has to be told.
-    Of(usize, i32, Detached),
-    Whole(Reply),
-}
-
-/// By number, as JavaScript has them.
+/// By number, as JavaScript has them. (No slab: that one moves a ticket through memory once more, for which a processor waits.)
 #[derive(Default)]
 pub(crate) struct Tickets {
-    tickets: Slab<Ticket>,
+    places: Vec<Place>,
+    free: Vec<u32>,
+    /// Names of events that have no handler.
+    names: FxHashMap<u32, Box<str>>,
     owners: Slab<Owner>,
 }
 
 impl Tickets {
     pub(crate) fn len(&self) -> usize {
-        self.tickets.len()
+        self.places.len() - self.free.len()
     }
 
     /// A new owner, for a run of events. It stays until [`ended`](Self::ended) was told of the run itself as well.
@@ -56,46 +58,67 @@ impl Tickets {
         })
     }
 
-    /// Keeps a ticket; answers its number.
-    pub(crate) fn add(&mut self, owner: usize, handler: i32, detached: Detached) -> usize {
-        self.waits(owner);
-        self.tickets.insert(Ticket::Of(owner, handler, detached))
-    }
-
-    /// As [`add`](Self::add), of an event that has no handler.
-    pub(crate) fn add_unknown(&mut self, owner: usize, name: Box<str>, detached: Detached) -> usize {
-        self.waits(owner);
-        self.tickets.insert(Ticket::Unknown(owner, name, detached))
-    }
-
-    fn waits(&mut self, owner: usize) {
+    /// Keeps a ticket; answers its number. An event that has no handler has a name.
+    pub(crate) fn add(&mut self, owner: usize, handler: i32, name: Option<&str>, ticket: Detached) -> u32 {
         if let Some(owner) = self.owners.get_mut(owner) {
             owner.waiting += 1;
         }
-    }
-
-    /// Takes a ticket; nothing if there is none of that number, or if it was given up.
-    pub(crate) fn take(&mut self, number: usize) -> Option<Taken> {
-        match self.tickets.try_remove(number)? {
-            Ticket::Of(owner, handler, detached) => Some(Taken::Of(owner, handler, detached)),
-            other => self.whole(other).map(Taken::Whole),
-        }
-    }
-
-    /// Takes a ticket to end it by itself.
-    pub(crate) fn take_whole(&mut self, number: usize) -> Option<Reply> {
-        let ticket = self.tickets.try_remove(number)?;
-        self.whole(ticket)
-    }
-
-    fn whole(&mut self, ticket: Ticket) -> Option<Reply> {
-        let (owner, reply) = match ticket {
-            Ticket::Of(owner, handler, detached) => {
-                let found = self.owners.get(owner)?;
-                (owner, found.conn.reply(&found.routes.name(handler), detached))
+        let owner = u32::try_from(owner).unwrap_or(FREE);
+        let number = match self.free.pop() {
+            Some(number) => number,
+            None => {
+                self.places.push(Place {
+                    owner,
+                    handler,
+                    ticket: None,
+                });
+                u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
             }
-            Ticket::Unknown(owner, name, detached) => (owner, self.owners.get(owner)?.conn.reply(&name, detached)),
-            Ticket::GivenUp => return None,
+        };
+        if let Some(place) = self.places.get_mut(number as usize) {
+            place.owner = owner;
+            place.handler = handler;
+            place.ticket = Some(ticket);
+        }
+        if let Some(name) = name {
+            self.names.insert(number, name.into());
+        }
+        number
+    }
+
+    /// The owner of a ticket whose event has a handler.
+    pub(crate) fn owner_of(&self, number: u32) -> Option<usize> {
+        let place = self.places.get(number as usize)?;
+        (place.ticket.is_some() && place.handler >= 0).then_some(place.owner as usize)
+    }
+
+    /// Takes a ticket of this owner whose event has a handler, to end it together with others: [`ended`](Self::ended) has to be told.
+    #[inline]
+    pub(crate) fn take_of(&mut self, owner: usize, number: u32) -> Option<(i32, Detached)> {
+        let place = self.places.get_mut(number as usize)?;
+        if place.owner as usize != owner || place.handler < 0 {
+            return None;
+        }
+        let ticket = place.ticket.take()?;
+        place.owner = FREE;
+        self.free.push(number);
+        Some((place.handler, ticket))
+    }
+
+    /// Takes a ticket to end it by itself; nothing if there is none of that number, or if it was given up.
+    pub(crate) fn take(&mut self, number: u32) -> Option<Reply> {
+        let place = self.places.get_mut(number as usize)?;
+        let owner = std::mem::replace(&mut place.owner, FREE);
+        if owner == FREE {
+            return None;
+        }
+        let (owner, handler, ticket) = (owner as usize, place.handler, place.ticket.take());
+        let name = self.names.remove(&number);
+        self.free.push(number);
+        let found = self.owners.get(owner)?;
+        let reply = match name {
+            Some(name) => found.conn.reply(&name, ticket?),
+            None => found.conn.reply(&found.routes.name(handler), ticket?),
         };
         // The reply has a handle of the connection: this is not the last.
         drop(self.ended(owner, 1));
@@ -115,29 +138,41 @@ impl Tickets {
         (found.waiting == 0).then(|| self.owners.remove(owner).conn)
     }
 
-    /// Takes the tickets that a shutdown of this site does not wait for any more. They report it when they are dropped.
+    /// Takes the tickets that a shutdown of this site does not wait for any more; their numbers are free when their handlers have come. They
+    /// report it when they are dropped.
     pub(crate) fn give_up(&mut self, site: SiteId) -> Vec<Reply> {
         let mut given_up = Vec::new();
-        for (_, place) in &mut self.tickets {
-            let (Ticket::Of(owner, ..) | Ticket::Unknown(owner, ..)) = place else {
+        let mut ended = Vec::new();
+        for (number, place) in (0..).zip(&mut self.places) {
+            let owner = place.owner as usize;
+            let Some(found) = self.owners.get(owner).filter(|owner| owner.site == site) else {
                 continue;
             };
-            if self.owners.get(*owner).is_some_and(|owner| owner.site == site) {
-                given_up.push(std::mem::replace(place, Ticket::GivenUp));
+            if let Some(ticket) = place.ticket.take() {
+                given_up.push(match self.names.get(&number) {
+                    Some(name) => found.conn.reply(name, ticket),
+                    None => found.conn.reply(&found.routes.name(place.handler), ticket),
+                });
+                place.owner = GIVEN_UP;
+                ended.push(owner);
             }
         }
-        given_up.into_iter().filter_map(|ticket| self.whole(ticket)).collect()
+        for owner in ended {
+            // Each has a reply with a handle.
+            drop(self.ended(owner, 1));
+        }
+        given_up
     }
 }
 
 impl Drop for Tickets {
     /// What JavaScript has yet to end it never will.
     fn drop(&mut self) {
-        for ticket in self.tickets.drain() {
-            if let Ticket::Of(owner, _, detached) | Ticket::Unknown(owner, _, detached) = ticket
-                && let Some(owner) = self.owners.get(owner)
+        for place in &mut self.places {
+            if let Some(ticket) = place.ticket.take()
+                && let Some(owner) = self.owners.get(place.owner as usize)
             {
-                owner.conn.let_go(detached);
+                owner.conn.let_go(ticket);
             }
         }
     }

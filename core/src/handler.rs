@@ -303,7 +303,9 @@ impl Conn {
     /// Ends a handler of which nobody will hear any more, without a reply and without a report.
     pub fn let_go(&self, ticket: Detached) {
         if ticket.bytes > 0 {
-            self.inner().ended_bytes.fetch_add(ticket.bytes as u64, Ordering::SeqCst);
+            self.inner()
+                .ended_bytes
+                .fetch_add(ticket.bytes as u64, Ordering::SeqCst);
         }
         self.handlers_ended(1);
     }

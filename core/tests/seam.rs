@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket, Waiter, Ticket};
+use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, Ticket, UpgradeTicket, Waiter};
 use etp_ws::testing::{Message, Pipe, pipe};
 use etp_ws::{
     Accept, Bytes, Client, Conn, ConnId, Disconnect, Error, ErrorKind, Incoming, Payload, Reject, Request, Server,

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, UpgradeTicket, Waiter, Wakes, Ticket};
+use etp_ws::handler::{
+    BoxFuture, ConnectTicket, DisconnectTicket, Handler, Reply, Ticket, UpgradeTicket, Waiter, Wakes,
+};
 use etp_ws::{Accept, Conn, Disconnect, Error, Incoming, Payload, Request, Server};
 use tokio::runtime::{Builder, Runtime};
 
