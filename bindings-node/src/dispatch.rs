@@ -3,9 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
-use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Ticket, UpgradeTicket};
+use etp_ws::handler::{BoxFuture, ConnectTicket, DisconnectTicket, Handler, Names, Ticket, UpgradeTicket};
 use etp_ws::{Accept, Conn, Disconnect, Error, Incoming, Reject, Request};
-use rustc_hash::FxHashMap;
 
 use crate::queue::{Item, Queue, SiteId};
 
@@ -21,11 +20,11 @@ pub(crate) struct Routes {
     pub(crate) connect: AtomicBool,
     /// Ends are for JavaScript also of connections that it has not met.
     pub(crate) disconnect: AtomicBool,
-    handlers: RwLock<FxHashMap<Box<str>, i32>>,
+    handlers: RwLock<Names<i32>>,
     /// The names by number, also of handlers that were taken off: their events may be on the way.
     names: RwLock<Vec<Arc<str>>>,
     /// A copy of them that is read without a lock, made with the first event: most servers have all handlers by then.
-    first: OnceLock<FxHashMap<Box<str>, i32>>,
+    first: OnceLock<Names<i32>>,
     /// The copy is being made, or was.
     copied: AtomicBool,
     /// They have changed since.
@@ -42,7 +41,7 @@ impl Routes {
             names[at] = name.into();
         }
         let mut handlers = self.handlers.write().unwrap_or_else(PoisonError::into_inner);
-        handlers.insert(name.into(), handler);
+        handlers.insert(name, handler);
         self.note();
     }
 

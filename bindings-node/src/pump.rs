@@ -253,7 +253,7 @@ impl Pump {
         self.errors.guard(&env, || {
             let Some(queue) = self.queue() else { return Ok(()) };
             {
-                let _held = queue.wakes.hold();
+                let _held = queue.wakes.hold_briefly();
                 let ints = ints.get(..count as usize * 2).unwrap_or_default();
                 if !ints.is_empty() {
                     self.complete(&env, &text, ints, bytes)?;
@@ -481,16 +481,13 @@ impl Pump {
     pub(crate) fn writing(&self) -> Option<Writes> {
         let queue = self.queue()?;
         let mut state = self.state();
-        let held = queue.wakes.hold();
+        let held = Some(queue.wakes.hold_briefly());
         if state.delivering || state.armed {
-            return Some(Writes { _held: held, now: None });
+            return Some(Writes { held, now: None });
         }
         state.armed = true;
         queue.arm();
-        Some(Writes {
-            _held: held,
-            now: Some(queue),
-        })
+        Some(Writes { held, now: Some(queue) })
     }
 
     /// Sends replies. What of them is no ASCII is read once more, as the lengths count UTF-16 units.
@@ -646,13 +643,14 @@ impl<'a> Outcomes<'a> {
 
 /// While it lives, what is written gathers.
 pub(crate) struct Writes {
-    _held: Held,
+    held: Option<Held>,
     /// It goes out at the end of this.
     now: Option<Arc<Queue>>,
 }
 
 impl Drop for Writes {
     fn drop(&mut self) {
+        drop(self.held.take());
         if let Some(queue) = &self.now {
             queue.wakes.release_on(&queue.runtime);
         }

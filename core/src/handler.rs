@@ -23,6 +23,7 @@ pub use crate::conn::{Held, Wakes};
 use crate::disconnect::Disconnect;
 use crate::error::{BoxError, Error, ErrorKind};
 use crate::event::Incoming;
+pub use crate::names::Names;
 use crate::net::outbox::{Heading, Kind};
 use crate::payload::{IntoPayload, Payload};
 use crate::request::Request;

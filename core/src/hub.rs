@@ -309,7 +309,7 @@ impl Hub {
         // Outside the runtime each wake-up would be a system call: one for all, then.
         let foreign = Handle::try_current().is_err() && !Wakes::are_held();
         let wakes = foreign.then(Wakes::default);
-        let held = wakes.as_ref().map(Wakes::hold);
+        let held = wakes.as_ref().map(Wakes::hold_briefly);
         self.rooms.each(selection, |conn| {
             if conn.push_encoded(encoded) {
                 reached += 1;

@@ -99,6 +99,8 @@ mod hub;
 #[cfg(feature = "net")]
 mod limits;
 #[cfg(feature = "net")]
+mod names;
+#[cfg(feature = "net")]
 mod net;
 #[cfg(feature = "net")]
 mod payload;

@@ -1,6 +1,5 @@
 //! Handlers as Rust writes them: plain and async closures and functions, turned into the [`Handler`] trait.
 
-use rustc_hash::FxHashMap;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -9,6 +8,7 @@ use crate::disconnect::Disconnect;
 use crate::error::{BoxError, Error};
 use crate::event::{Event, Incoming};
 use crate::handler::{self, BoxFuture, ConnectTicket, DisconnectTicket, Handler, Ticket, UpgradeTicket};
+use crate::names::Names;
 use crate::payload::{FromEvent, IntoReply, Payload};
 use crate::request::Request;
 use crate::upgrade::IntoUpgrade;
@@ -182,7 +182,7 @@ type Layer = Box<dyn Fn(Conn, Event, Next) -> Answer + Send + Sync>;
 
 #[derive(Default)]
 struct Table {
-    endpoints: FxHashMap<String, Box<dyn Endpoint>>,
+    endpoints: Names<Box<dyn Endpoint>>,
     unknown: Option<Box<dyn Endpoint>>,
     middleware: Vec<Layer>,
 }
@@ -226,7 +226,7 @@ impl Router {
             f,
             types: std::marker::PhantomData,
         });
-        self.table.endpoints.insert(name.to_owned(), endpoint);
+        self.table.endpoints.insert(name, endpoint);
     }
 
     pub(crate) fn off(&mut self, name: &str) {

@@ -11,7 +11,36 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::Conn;
 
 thread_local! {
-    static HELD: RefCell<Option<Wakes>> = const { RefCell::new(None) };
+    static HELD: RefCell<Holding> = const { RefCell::new(Holding { by: None, row: Vec::new() }) };
+}
+
+/// What a thread holds back.
+struct Holding {
+    by: Option<Holder>,
+    /// Of who [holds briefly](Wakes::hold_briefly): what others do not see yet. Its memory is used again.
+    row: Vec<Due>,
+}
+
+struct Holder {
+    wakes: Wakes,
+    briefly: bool,
+}
+
+impl Holding {
+    /// Puts what others do not see yet where they do.
+    fn gather(&mut self) {
+        if let Some(holder) = &self.by
+            && !self.row.is_empty()
+        {
+            holder.wakes.lock().0.append(&mut self.row);
+            self.row.shrink_to(MOST_KEPT);
+        }
+    }
+
+    fn replace(&mut self, by: Option<Holder>) -> Option<Holder> {
+        self.gather();
+        std::mem::replace(&mut self.by, by)
+    }
 }
 
 /// Connections that are to be woken together: for dispatchers that complete tickets and emit on a thread of their own.
@@ -30,6 +59,8 @@ static FORKS: AtomicU64 = AtomicU64::new(0);
 
 /// Connections that a task writes to before it lets others have their turn.
 const ROW: usize = 64;
+/// Places of a thread that are kept for the next time.
+const MOST_KEPT: usize = 4096;
 
 #[derive(Default)]
 struct Gathered(Vec<Due>);
@@ -75,7 +106,18 @@ impl Default for Wakes {
 impl Wakes {
     /// From now on this thread's wake-ups gather here, until the guard is dropped. They are not released by that.
     pub fn hold(&self) -> Held {
-        Held(HELD.replace(Some(self.clone())))
+        self.hold_as(false)
+    }
+
+    /// As [`hold`](Self::hold), for work that calls nothing that waits or takes long: what gathers can't be released from elsewhere before
+    /// the guard is dropped, and costs less.
+    pub fn hold_briefly(&self) -> Held {
+        self.hold_as(true)
+    }
+
+    fn hold_as(&self, briefly: bool) -> Held {
+        let wakes = self.clone();
+        Held(HELD.with_borrow_mut(|held| held.replace(Some(Holder { wakes, briefly }))))
     }
 
     /// From now on this thread's wake-ups gather nowhere, until the guard is dropped: for the child of a fork, where those that the
@@ -83,7 +125,11 @@ impl Wakes {
     /// are its locks taken.
     pub fn hold_nothing() -> Held {
         FORKS.fetch_add(1, Ordering::Relaxed);
-        Held(HELD.replace(None))
+        Held(HELD.with_borrow_mut(|held| {
+            // They are the parent's.
+            std::mem::forget(std::mem::take(&mut held.row));
+            held.replace(None)
+        }))
     }
 
     /// Wakes those that have gathered, on this thread.
@@ -102,6 +148,7 @@ impl Wakes {
         if self.is_of_a_parent() {
             return;
         }
+        HELD.with_borrow_mut(Holding::gather);
         let mut gathered = self.lock();
         if gathered.0.len() > 1 {
             drop(gathered);
@@ -137,12 +184,13 @@ impl Wakes {
         if self.is_of_a_parent() {
             return Vec::new();
         }
+        HELD.with_borrow_mut(Holding::gather);
         std::mem::take(&mut self.lock().0)
     }
 
     /// Whether this thread's wake-ups gather somewhere.
     pub(crate) fn are_held() -> bool {
-        HELD.with_borrow(Option::is_some)
+        HELD.with_borrow(|held| held.by.is_some())
     }
 
     /// Whether nobody is to be woken.
@@ -163,7 +211,7 @@ impl std::fmt::Debug for Wakes {
 
 /// While it lives, its thread's wake-ups gather in the [`Wakes`] that it came from.
 #[must_use = "dropped at once it holds nothing"]
-pub struct Held(Option<Wakes>);
+pub struct Held(Option<Holder>);
 
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -173,17 +221,28 @@ impl std::fmt::Debug for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        HELD.set(self.0.take());
+        // Dropped outside the borrow: with it may go connections.
+        let over = HELD.with_borrow_mut(|held| held.replace(self.0.take()));
+        drop(over);
     }
 }
 
 /// Wakes a link now, or with those that this thread holds back; `to_write` is its connection, if it has only to write.
 pub(super) fn wake(waker: &Waker, to_write: Option<&Conn>) {
-    HELD.with_borrow(|held| match held {
-        Some(wakes) => wakes.lock().0.push(match to_write {
+    let held = HELD.with_borrow_mut(|held| {
+        let Some(holder) = &held.by else { return false };
+        let due = match to_write {
             Some(conn) => Due::ToWrite(conn.clone()),
             None => Due::Wake(waker.clone()),
-        }),
-        None => waker.wake_by_ref(),
+        };
+        if holder.briefly {
+            held.row.push(due);
+        } else {
+            holder.wakes.lock().0.push(due);
+        }
+        true
     });
+    if !held {
+        waker.wake_by_ref();
+    }
 }

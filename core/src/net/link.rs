@@ -59,6 +59,10 @@ struct State {
     /// How the peer closed or the transport ended.
     peer_end: Option<PeerEnd>,
     budget: u32,
+    /// Why reading stands still, as the last look under the lock found.
+    pause: Paused,
+    /// There was nothing to end when this turn began; what has come since is seen before the link sleeps.
+    calm: bool,
     /// Handlers started so far.
     started: u64,
     /// Bytes of those events of theirs that are large.
@@ -112,6 +116,8 @@ impl<T: Transport> Link<T> {
                 pumping: false,
                 peer_end: None,
                 budget: BUDGET,
+                pause: Paused::No,
+                calm: false,
                 started: 0,
                 started_bytes: 0,
                 events_in: 0,
@@ -137,8 +143,8 @@ impl<T: Transport> Future for Link<T> {
             state.start(cx);
             let mut again = state.poll_handlers(cx);
             again |= state.start_waiting(cx);
-            let (progress, stood_still) = state.read(transport, cx);
-            again |= progress;
+            let (left, stood_still) = state.read(transport, cx, state.calm && !again);
+            again |= left;
             state.write(transport, cx);
             // Reading that stood still has asked nobody to wake it when more can be read.
             again |= stood_still && state.paused() == Paused::No;
@@ -209,6 +215,8 @@ impl State {
         }
         let drop_handlers = shared.drop_handlers;
         let closing = shared.phase == Phase::Closing;
+        self.calm = shared.phase == Phase::Open && !shared.cut && !drop_handlers;
+        self.pause = self.paused_at(&shared);
         let own_close = shared.close.as_ref().is_some_and(|close| close.by != By::Peer);
         drop(shared);
 
@@ -329,6 +337,7 @@ impl State {
         let unseen = (shared.outbox.has_frames() && self.writing.is_empty())
             || shared.connected.is_some()
             || shared.cut
+            || (self.calm && shared.phase != Phase::Open)
             || (shared.overrun && shared.phase != Phase::Closing)
             || (shared.drop_handlers && (self.handlers.is_some() || self.connecting.is_some()))
             || self.is_drained(&shared);

@@ -20,6 +20,9 @@ use crate::net::transport::Transport;
 impl State {
     /// Whether the connection has ended: both directions are done with, or nothing can be.
     pub(super) fn is_over(&self) -> bool {
+        if self.calm && self.peer_end.is_none() {
+            return false;
+        }
         let shared = self.conn.inner().lock();
         if shared.cut {
             return true;

@@ -132,19 +132,28 @@ impl State {
         Paused::No
     }
 
-    /// Reads and handles what comes. Answers whether something came, and whether reading stands still as the peer does not take its
-    /// replies.
-    pub(super) fn read<T: Transport>(&mut self, transport: &mut T, cx: &mut Context<'_>) -> (bool, bool) {
+    /// Reads and handles what comes. Answers whether something may be left to do (more to read, a handler that waits and has to be asked
+    /// what for), and whether reading stands still as the peer does not take its replies. `fresh`: nothing has been done since the lock
+    /// was held by this turn.
+    pub(super) fn read<T: Transport>(
+        &mut self,
+        transport: &mut T,
+        cx: &mut Context<'_>,
+        mut fresh: bool,
+    ) -> (bool, bool) {
         let mut inner_cx = Context::from_waker(cx.waker());
         let mut progress = false;
         while self.budget > 0 && self.peer_end.is_none() {
-            match self.paused() {
-                Paused::No => {}
-                paused => return (progress, paused == Paused::Replies),
+            if !std::mem::take(&mut fresh) {
+                self.pause = self.paused();
+            }
+            if self.pause != Paused::No {
+                return (progress, self.pause == Paused::Replies);
             }
             let read = transport.poll_read(cx, &mut |item| self.receive(item, &mut inner_cx));
             match read {
-                Poll::Pending => return (progress, false),
+                // Whoever makes it readable wakes us.
+                Poll::Pending => return (progress && self.handlers.is_some(), false),
                 Poll::Ready(Read::Some(bytes)) => {
                     progress = true;
                     self.bytes_in += bytes as u64;
