@@ -268,7 +268,7 @@ impl Pump {
             let payload = batch.payload(&event);
             match run.owner {
                 Some(owner) if slot >= 0 => self.event(page, owner, event, name, payload, slot, bytes)?,
-                _ => run.conn.let_go(event.ticket),
+                _ => event.ticket.let_go(&run.conn),
             }
         }
         Ok(left::NOTHING)

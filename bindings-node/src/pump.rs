@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use etp_ws::handler::{AckId, Awaited, ConnectTicket, DisconnectTicket, Held, Reply, UpgradeTicket, is_text};
+use etp_ws::handler::{AckId, Awaited, ConnectTicket, Detached, DisconnectTicket, Held, Reply, UpgradeTicket, is_text};
 use etp_ws::{BoxError, Client, Conn, Error, ErrorKind, Server};
 use napi::Env;
 use napi::bindgen_prelude::{Function, JsValue, Object, Unknown};
@@ -528,7 +528,7 @@ impl Pump {
                 // Tickets of one owner that follow each other.
                 let names = routes.names();
                 let mut count = 0;
-                conn.complete(|| {
+                Detached::complete(&conn, || {
                     let (number, len) = outcomes.peek()?;
                     if len >= 0 && !ascii {
                         return None;

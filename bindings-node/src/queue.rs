@@ -236,7 +236,7 @@ impl Drop for Batch {
         for item in &self.items {
             if let Item::Events(run) = item {
                 for event in self.events.drain(..run.count.min(self.events.len())) {
-                    run.conn.let_go(event.ticket);
+                    event.ticket.let_go(&run.conn);
                 }
             }
         }

@@ -117,8 +117,8 @@ impl Tickets {
         self.free.push(number);
         let found = self.owners.get(owner)?;
         let reply = match name {
-            Some(name) => found.conn.reply(&name, ticket?),
-            None => found.conn.reply(&found.routes.name(handler), ticket?),
+            Some(name) => ticket?.into_reply(&found.conn, &name),
+            None => ticket?.into_reply(&found.conn, &found.routes.name(handler)),
         };
         // The reply has a handle of the connection: this is not the last.
         drop(self.ended(owner, 1));
@@ -150,8 +150,8 @@ impl Tickets {
             };
             if let Some(ticket) = place.ticket.take() {
                 given_up.push(match self.names.get(&number) {
-                    Some(name) => found.conn.reply(name, ticket),
-                    None => found.conn.reply(&found.routes.name(place.handler), ticket),
+                    Some(name) => ticket.into_reply(&found.conn, name),
+                    None => ticket.into_reply(&found.conn, &found.routes.name(place.handler)),
                 });
                 place.owner = GIVEN_UP;
                 ended.push(owner);
@@ -172,7 +172,7 @@ impl Drop for Tickets {
             if let Some(ticket) = place.ticket.take()
                 && let Some(owner) = self.owners.get(place.owner as usize)
             {
-                owner.conn.let_go(ticket);
+                ticket.let_go(&owner.conn);
             }
         }
     }

@@ -247,6 +247,37 @@ fn what_goes_to_several_connections_the_runtime_writes_and_every_one_gets_it_onc
 }
 
 #[test]
+fn what_is_held_back_briefly_gathers_with_the_rest() {
+    let stage = Stage::new();
+    let mut peers: Vec<_> = (0..4).map(|_| stage.peer()).collect();
+    let emit = |at: usize| peers[at].0.emit("n", at.to_string()).unwrap();
+    let outer = stage.wakes.hold();
+    emit(0);
+    let brief = stage.wakes.hold_briefly();
+    emit(1);
+    let elsewhere = Wakes::default();
+    let inner = elsewhere.hold_briefly();
+    emit(2);
+    drop(inner);
+    assert!(!elsewhere.is_empty());
+    drop(brief);
+    emit(3);
+    drop(outer);
+    // A guard that is held still does not hide what it has from its own thread.
+    let brief = stage.wakes.hold_briefly();
+    stage.wakes.release_on(stage.runtime.handle());
+    drop(brief);
+    stage.until(|| [0, 1, 3].iter().all(|at| peers[*at].1.has_some()).then_some(()));
+    assert!(stage.wakes.is_empty());
+    peers[2].1.has_nothing();
+    elsewhere.release_on(stage.runtime.handle());
+    for (at, (_, peer)) in peers.iter_mut().enumerate() {
+        assert_eq!(peer.text(), format!("n||0||{at}"));
+        peer.has_nothing();
+    }
+}
+
+#[test]
 fn what_has_a_deadline_wakes_the_task() {
     let stage = Stage::new();
     let (conn, mut peer) = stage.peer();
