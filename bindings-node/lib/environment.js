@@ -281,8 +281,11 @@ function drain() {
     used = 0;
   }
   delivering(true);
-  values = native.drain(ints, chunk, used);
-  delivering(false);
+  try {
+    values = native.drain(ints, chunk, used);
+  } finally {
+    delivering(false);
+  }
   nextValue = 0;
   at = HEAD;
   until = HEAD + RECORD * ints[0];

@@ -36,10 +36,11 @@ function camel(message) {
 /** Called by the core for each error that reaches JavaScript. */
 function makeError(code, message, closeCode, closeReason, status, cause) {
   const { stackTraceLimit } = Error;
-  if (inBatch) Error.stackTraceLimit = 0;
+  // By `Reflect`, as it may be frozen.
+  if (inBatch) Reflect.set(Error, "stackTraceLimit", 0);
   if (code === "invalid_option") message = camel(message);
   const error = new EtpError(code, message, cause < 0 ? undefined : { cause: kept.get(cause) });
-  if (inBatch) Error.stackTraceLimit = stackTraceLimit;
+  if (inBatch) Reflect.set(Error, "stackTraceLimit", stackTraceLimit);
   if (closeCode !== undefined && closeCode !== null) error.closeCode = closeCode;
   if (closeReason !== undefined && closeReason !== null) error.closeReason = closeReason;
   if (status !== undefined && status !== null) error.status = status;

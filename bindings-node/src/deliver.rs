@@ -86,7 +86,34 @@ struct Page<'a> {
     used: usize,
 }
 
+/// Where a page was before something was put on it.
+#[derive(Clone, Copy)]
+struct Mark {
+    at: usize,
+    len: u32,
+    used: usize,
+}
+
 impl Page<'_> {
+    fn mark(&self) -> Mark {
+        Mark {
+            at: self.at,
+            len: self.len,
+            used: self.used,
+        }
+    }
+
+    /// What was put on it since could not be said in full, and is not said. Of that nobody threw anything.
+    fn back_to(&mut self, mark: Mark) {
+        (self.at, self.len, self.used) = (mark.at, mark.len, mark.used);
+        let mut thrown = ptr::null_mut();
+        // SAFETY: the environment is that of this call. If nothing was thrown this answers undefined.
+        #[expect(unsafe_code, reason = "the Node API as it is")]
+        unsafe {
+            sys::napi_get_and_clear_last_exception(self.env.raw(), &raw mut thrown);
+        }
+    }
+
     /// Whether a record, and a connection that is met by the way, have room.
     fn has_room(&self) -> bool {
         self.at + 2 * RECORD <= self.met
@@ -193,24 +220,48 @@ impl Pump {
     }
 }
 
+/// A run that is being worked on: what is left of it goes back to the front of its batch, whatever happens.
+struct Front<'a> {
+    batch: &'a mut Batch,
+    run: Option<Run>,
+}
+
+impl Drop for Front<'_> {
+    fn drop(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.batch.items.push_front(Item::Events(run));
+        }
+    }
+}
+
 impl Pump {
     fn fill(&self, page: &mut Page<'_>) -> Result<i32, Failure> {
         let Some(queue) = self.queue() else {
             return Ok(left::NOTHING);
         };
+        if let Some(failure) = self.state().failed.take() {
+            return Err(failure);
+        }
         let mut batch = std::mem::take(&mut self.state().batch);
         // The rest of a batch that was begun: what has gathered since has called already, and will not again.
         let rest = !batch.items.is_empty();
         if !rest {
             queue.swap(&mut batch);
+            self.state().tickets.trim();
         }
         self.delivering();
         let left = self.take(page, &mut batch);
+        batch.forget_last();
         // What is left of it waits, whatever happened.
         self.state().batch = batch;
-        match left? {
-            left::NOTHING if rest => Ok(left::AGAIN),
-            left => Ok(left),
+        match left {
+            Ok(left::NOTHING) if rest => Ok(left::AGAIN),
+            // What was said before is heard first.
+            Err(failure) if page.at > HEAD => {
+                self.state().failed = Some(failure);
+                Ok(left::AGAIN)
+            }
+            left => left,
         }
     }
 
@@ -223,27 +274,33 @@ impl Pump {
                 return Ok(left::MORE);
             }
             match item {
-                Item::Events(mut run) => {
-                    let left = self.run(page, batch, &mut run, &mut spent);
-                    if run.count > 0 {
-                        batch.items.push_front(Item::Events(run));
-                    } else {
-                        let last = run.owner.and_then(|owner| self.state().tickets.ended(owner, 1));
-                        drop(last);
+                Item::Events(run) => {
+                    let mut front = Front { batch, run: Some(run) };
+                    let left = self.run(page, &mut front, &mut spent)?;
+                    if left != left::NOTHING {
+                        return Ok(left);
                     }
-                    match left? {
-                        left::NOTHING => {}
-                        left => return Ok(left),
+                    let owner = front.run.take().and_then(|run| run.owner);
+                    let last = owner.and_then(|owner| self.state().tickets.ended(owner, 1));
+                    drop(last);
+                }
+                item => {
+                    let mark = page.mark();
+                    if let Err(failure) = self.other(page, item) {
+                        page.back_to(mark);
+                        return Err(failure);
                     }
                 }
-                item => self.other(page, item)?,
             }
         }
         Ok(left::NOTHING)
     }
 
     /// Takes events of one connection; answers what is left if not all had room.
-    fn run(&self, page: &mut Page<'_>, batch: &mut Batch, run: &mut Run, spent: &mut usize) -> Result<i32, Failure> {
+    fn run(&self, page: &mut Page<'_>, front: &mut Front<'_>, spent: &mut usize) -> Result<i32, Failure> {
+        let Front { batch, run: Some(run) } = front else {
+            return Ok(left::NOTHING);
+        };
         let bytes = self.wants_bytes(&run.conn, run.site);
         let slot = self.known(page, &run.conn, run.site, bytes)?;
         // Nothing of a connection comes after its end.
@@ -267,7 +324,7 @@ impl Pump {
             let name = batch.name(&event);
             let payload = batch.payload(&event);
             match run.owner {
-                Some(owner) if slot >= 0 => self.event(page, owner, event, name, payload, slot, bytes)?,
+                Some(owner) if slot >= 0 => self.event(page, owner, event, name, payload, slot, bytes),
                 _ => event.ticket.let_go(&run.conn),
             }
         }
@@ -293,24 +350,44 @@ impl Pump {
         payload: &[u8],
         slot: i32,
         bytes: bool,
-    ) -> Result<(), Failure> {
+    ) {
         let wanted = if event.ticket.wants_reply() { 0 } else { UNWANTED };
-        let number = self
-            .state()
-            .tickets
-            .add(owner, event.handler, name.as_deref(), event.ticket);
+        let Event { handler, ticket, .. } = event;
+        let number = self.state().tickets.add(owner, handler, name.as_deref(), ticket);
         if !bytes && !is_text(payload) {
-            let reply = self.state().tickets.take(number);
-            if let Some(reply) = reply {
-                reply.fail(Error::new(ErrorKind::InvalidPayload, "the payload is not UTF-8"));
-            }
-            return Ok(());
+            self.no_payload(
+                number,
+                Error::new(ErrorKind::InvalidPayload, "the payload is not UTF-8"),
+            );
+            return;
         }
+        let mark = page.mark();
         let small = bytes && payload.len() <= SMALL;
         let len = if small { int(payload.len()) } else { -1 };
-        page.record([event.handler, slot, number.cast_signed() | wanted, len]);
+        page.record([handler, slot, number.cast_signed() | wanted, len]);
+        if let Err(error) = Self::data(page, name.as_deref(), payload, bytes, small) {
+            page.back_to(mark);
+            let message = format!(
+                "a payload of {} bytes can't be a value of JavaScript's: {error}",
+                payload.len()
+            );
+            self.no_payload(number, Error::new(ErrorKind::InvalidPayload, message));
+        }
+    }
+
+    /// Ends a handler of which JavaScript will not hear.
+    fn no_payload(&self, number: u32, error: Error) {
+        let reply = self.state().tickets.take(number);
+        if let Some(reply) = reply {
+            reply.fail(error);
+        }
+    }
+
+    /// What belongs to an event's record.
+    #[inline]
+    fn data(page: &mut Page<'_>, name: Option<&str>, payload: &[u8], bytes: bool, small: bool) -> napi::Result<()> {
         if let Some(name) = name {
-            page.text(&name)?;
+            page.text(name)?;
         }
         if small {
             let end = page.used + payload.len();
@@ -348,11 +425,11 @@ impl Pump {
             // Those go another way.
             Item::Events(_) => {}
             Item::Upgrade { site, request, ticket } => {
-                let ticket = int(self.state().upgrades.insert(Some((site, ticket))));
                 let attached = request.extensions().get::<Attached>();
                 let incoming = attached.map_or(-1.0, |attached| f64::from(attached.0));
-                page.record([kind::UPGRADE, site.cast_signed(), ticket, 0]);
                 let object = request::object(&page.env, &request)?;
+                let ticket = int(self.state().upgrades.insert(Some((site, ticket))));
+                page.record([kind::UPGRADE, site.cast_signed(), ticket, 0]);
                 page.value(object)?;
                 page.number(incoming)?;
             }
@@ -479,14 +556,15 @@ impl Pump {
             let error = Error::new(ErrorKind::InvalidPayload, "the acknowledgment is not UTF-8");
             return self.failed(page, kind::ACKED, id, &error);
         }
+        let mark = page.mark();
         page.record([kind::ACKED, id.cast_signed(), 0, 0]);
-        if bytes {
-            page.buffer(payload.as_bytes())?;
-        } else {
-            // SAFETY: the environment is that of this call; the payload is UTF-8.
-            #[expect(unsafe_code, reason = "the Node API as it is")]
-            let value = unsafe { text::write(page.env.raw(), payload.as_bytes()) }?;
-            page.value(value)?;
+        if let Err(error) = Self::data(page, None, payload.as_bytes(), bytes, false) {
+            page.back_to(mark);
+            let message = format!(
+                "an acknowledgment of {} bytes can't be a value of JavaScript's: {error}",
+                payload.as_bytes().len()
+            );
+            return self.failed(page, kind::ACKED, id, &Error::new(ErrorKind::InvalidPayload, message));
         }
         Ok(())
     }

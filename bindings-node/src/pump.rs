@@ -67,6 +67,8 @@ mod then {
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) batch: Batch,
+    /// What went wrong behind what JavaScript is working on.
+    pub(crate) failed: Option<Failure>,
     pub(crate) sites: FxHashMap<SiteId, Site>,
     pub(crate) next_site: SiteId,
     /// Clients that have yet to connect.
@@ -183,7 +185,7 @@ impl Pump {
             };
             let left = std::mem::replace(&mut *state, left);
             drop(state);
-            // Tickets report their loss: outside the borrow.
+            // Tickets may report their loss: outside the borrow.
             drop(left);
             Ok(())
         })
@@ -195,8 +197,10 @@ impl Pump {
     pub fn farewell(&self, env: Env) -> napi::Result<()> {
         self.errors.guard(&env, || {
             let left = running(&self.running).take();
-            let tickets = std::mem::take(&mut self.state().tickets);
-            drop(tickets);
+            let mut state = self.state();
+            let waiting = (std::mem::take(&mut state.batch), std::mem::take(&mut state.tickets));
+            drop(state);
+            drop(waiting);
             if let Some(left) = left {
                 end(left, FAREWELL);
             }
@@ -596,8 +600,8 @@ impl Pump {
 
     /// Lets go of handlers that a shutdown does not wait for any more.
     pub(crate) fn abandon_all(&self, site: SiteId) {
-        let given_up = self.state().tickets.give_up(site);
-        drop(given_up);
+        let last = self.state().tickets.give_up(site);
+        drop(last);
     }
 
     /// The connection in a slot, if it is still the one of this generation.

@@ -199,7 +199,12 @@ impl Batch {
         }
     }
 
-    /// Puts what has gathered later behind what is there.
+    /// Lets go of the large payload that was taken last.
+    pub(crate) fn forget_last(&mut self) {
+        self.last = Bytes::new();
+    }
+
+    /// Puts what has gathered later, of which nothing was taken, behind what is there.
     fn append(&mut self, later: &mut Self) {
         if self.items.is_empty() {
             std::mem::swap(self, later);
@@ -209,8 +214,7 @@ impl Batch {
         self.events.append(&mut later.events);
         self.names.append(&mut later.names);
         self.apart.append(&mut later.apart);
-        self.bytes
-            .extend_from_slice(later.bytes.get(later.read..).unwrap_or_default());
+        self.bytes.extend_from_slice(&later.bytes);
         later.clear();
     }
 
@@ -221,12 +225,17 @@ impl Batch {
         self.bytes.shrink_to(KEPT);
         self.read = 0;
         self.last = Bytes::new();
-        if self.items.capacity() * size_of::<Item>() > KEPT {
-            self.items.shrink_to(KEPT / size_of::<Item>());
-        }
-        if self.events.capacity() * size_of::<Event>() > KEPT {
-            self.events.shrink_to(KEPT / size_of::<Event>());
-        }
+        shrink(&mut self.items);
+        shrink(&mut self.events);
+        shrink(&mut self.names);
+        shrink(&mut self.apart);
+    }
+}
+
+/// Gives back what a burst has left.
+fn shrink<T>(column: &mut VecDeque<T>) {
+    if column.capacity() * size_of::<T>() > KEPT {
+        column.shrink_to(KEPT / size_of::<T>());
     }
 }
 

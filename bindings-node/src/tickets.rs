@@ -19,6 +19,9 @@ struct Owner {
     waiting: usize,
 }
 
+/// Places that are kept for the next batch.
+const KEPT: usize = 16 * 1024;
+
 /// Instead of an owner: the number is free.
 const FREE: u32 = u32::MAX;
 /// Instead of an owner: a shutdown gave the ticket up, and its handler may still come.
@@ -138,30 +141,30 @@ impl Tickets {
         (found.waiting == 0).then(|| self.owners.remove(owner).conn)
     }
 
-    /// Takes the tickets that a shutdown of this site does not wait for any more; their numbers are free when their handlers have come. They
-    /// report it when they are dropped.
-    pub(crate) fn give_up(&mut self, site: SiteId) -> Vec<Reply> {
-        let mut given_up = Vec::new();
-        let mut ended = Vec::new();
-        for (number, place) in (0..).zip(&mut self.places) {
+    /// Lets go of the tickets that a shutdown of this site does not wait for any more; their numbers are free when their handlers have come.
+    /// What it answers may be the last handles of connections: drop them where nothing is borrowed.
+    pub(crate) fn give_up(&mut self, site: SiteId) -> Vec<Conn> {
+        let mut last = Vec::new();
+        for at in 0..self.places.len() {
+            let Some(place) = self.places.get_mut(at) else { break };
             let owner = place.owner as usize;
             let Some(found) = self.owners.get(owner).filter(|owner| owner.site == site) else {
                 continue;
             };
             if let Some(ticket) = place.ticket.take() {
-                given_up.push(match self.names.get(&number) {
-                    Some(name) => ticket.into_reply(&found.conn, name),
-                    None => ticket.into_reply(&found.conn, &found.routes.name(place.handler)),
-                });
+                ticket.let_go(&found.conn);
                 place.owner = GIVEN_UP;
-                ended.push(owner);
+                last.extend(self.ended(owner, 1));
             }
         }
-        for owner in ended {
-            // Each has a reply with a handle.
-            drop(self.ended(owner, 1));
+        last
+    }
+
+    /// Gives back what a burst has left, when no number is in use.
+    pub(crate) fn trim(&mut self) {
+        if self.places.capacity() > KEPT && self.len() == 0 {
+            *self = Self::default();
         }
-        given_up
     }
 }
 

@@ -6,6 +6,7 @@ import { describe, test } from "node:test";
 import { Client, Server } from "etp-ws";
 import { connect } from "etp-ws/testing";
 import { THROWN } from "./hostile.mjs";
+import { run } from "./programs.mjs";
 
 const WAYS = {
   throws: (value) => () => {
@@ -303,4 +304,9 @@ describe("a client's callbacks", () => {
     },
     ["throws"],
   );
+});
+
+test("where the application has frozen Error, errors come as ever, and cost no event beside them its handler", async () => {
+  const { said } = await run("frozen");
+  assert.deepEqual(said, ["DONE"]);
 });

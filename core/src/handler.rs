@@ -2,7 +2,7 @@
 //!
 //! The core calls a [`Handler`] on the connection's own task and never holds a lock while it does. An implementation either does
 //! its work at once and answers `None`, or returns a future that the connection's task will drive (Rust's closures do that), or
-//! keeps the ticket, queues the event and completes the ticket later from any thread (a binding to another language does that).
+//! makes the ticket its own, queues the event and completes it later from any thread (a binding to another language does that).
 //!
 //! Each [`Ticket`] of an event is one handler in flight, whether or not the peer waits for an acknowledgment, until it is completed, failed
 //! or dropped. It borrows; [`Ticket::into_reply`] makes a [`Reply`] of it, which can be kept, and [`Ticket::detach`] the smallest thing that

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 const SHORT: usize = 15;
 
 /// What there is for each event name, found fast.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Names<T> {
     short: FxHashMap<u128, T>,
     long: FxHashMap<Box<str>, T>,
@@ -31,7 +31,7 @@ impl<T> Names<T> {
         }
     }
 
-    /// Answers what there was for this name.
+    /// Puts something under a name; answers what was there before.
     pub fn insert(&mut self, name: &str, value: T) -> Option<T> {
         match number(name.as_bytes()) {
             Some(number) => self.short.insert(number, value),
@@ -39,12 +39,18 @@ impl<T> Names<T> {
         }
     }
 
-    /// Answers what there was for this name.
+    /// Takes out what is under a name.
     pub fn remove(&mut self, name: &str) -> Option<T> {
         match number(name.as_bytes()) {
             Some(number) => self.short.remove(&number),
             None => self.long.remove(name),
         }
+    }
+}
+
+impl<T> std::fmt::Debug for Names<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Names({})", self.short.len() + self.long.len())
     }
 }
 

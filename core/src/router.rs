@@ -117,7 +117,7 @@ where
         match A::from_event(&event) {
             Ok(data) => (self.f.clone())(conn.clone(), data).finish(ticket),
             Err(error) => {
-                ticket.into_reply().fail(error);
+                ticket.fail(error);
                 None
             }
         }
@@ -354,7 +354,7 @@ impl Handler for Routes {
         match self.table.find(event.name()) {
             Some(endpoint) => endpoint.call(conn, event, ticket),
             None => {
-                ticket.into_reply().no_handler();
+                ticket.no_handler();
                 None
             }
         }

@@ -2,6 +2,7 @@
 //! system call, and on a busy machine a change of threads.
 
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -32,7 +33,13 @@ impl Holding {
         if let Some(holder) = &self.by
             && !self.row.is_empty()
         {
-            holder.wakes.lock().0.append(&mut self.row);
+            let mut gathered = holder.wakes.lock();
+            if gathered.0.is_empty() {
+                std::mem::swap(&mut gathered.0, &mut self.row);
+            } else {
+                gathered.0.append(&mut self.row);
+            }
+            drop(gathered);
             self.row.shrink_to(MOST_KEPT);
         }
     }
@@ -117,7 +124,7 @@ impl Wakes {
 
     fn hold_as(&self, briefly: bool) -> Held {
         let wakes = self.clone();
-        Held(HELD.with_borrow_mut(|held| held.replace(Some(Holder { wakes, briefly }))))
+        Held::new(Some(Holder { wakes, briefly }))
     }
 
     /// From now on this thread's wake-ups gather nowhere, until the guard is dropped: for the child of a fork, where those that the
@@ -125,11 +132,9 @@ impl Wakes {
     /// are its locks taken.
     pub fn hold_nothing() -> Held {
         FORKS.fetch_add(1, Ordering::Relaxed);
-        Held(HELD.with_borrow_mut(|held| {
-            // They are the parent's.
-            std::mem::forget(std::mem::take(&mut held.row));
-            held.replace(None)
-        }))
+        // They are the parent's.
+        HELD.with_borrow_mut(|held| std::mem::forget(std::mem::take(&mut held.row)));
+        Held::new(None)
     }
 
     /// Wakes those that have gathered, on this thread.
@@ -209,9 +214,26 @@ impl std::fmt::Debug for Wakes {
     }
 }
 
-/// While it lives, its thread's wake-ups gather in the [`Wakes`] that it came from.
+/// While it lives, its thread's wake-ups gather in the [`Wakes`] that it came from. It stays on that thread:
+///
+/// ```compile_fail,E0277
+/// fn elsewhere(_: impl Send) {}
+/// elsewhere(etp_ws::handler::Wakes::default().hold());
+/// ```
 #[must_use = "dropped at once it holds nothing"]
-pub struct Held(Option<Holder>);
+pub struct Held {
+    before: Option<Holder>,
+    of_this_thread: PhantomData<*const ()>,
+}
+
+impl Held {
+    fn new(by: Option<Holder>) -> Self {
+        Self {
+            before: HELD.with_borrow_mut(|held| held.replace(by)),
+            of_this_thread: PhantomData,
+        }
+    }
+}
 
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -222,7 +244,7 @@ impl std::fmt::Debug for Held {
 impl Drop for Held {
     fn drop(&mut self) {
         // Dropped outside the borrow: with it may go connections.
-        let over = HELD.with_borrow_mut(|held| held.replace(self.0.take()));
+        let over = HELD.with_borrow_mut(|held| held.replace(self.before.take()));
         drop(over);
     }
 }

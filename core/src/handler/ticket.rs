@@ -137,6 +137,19 @@ impl<'a> Ticket<'a> {
         self.conn
     }
 
+    /// The event's name.
+    pub fn event_name(&self) -> &'a str {
+        self.name
+    }
+
+    /// As [`Reply::send`].
+    pub fn send(self, payload: impl IntoPayload) {
+        match payload.into_payload() {
+            Ok(payload) => self.send_payload(&payload.bytes, payload.text),
+            Err(error) => self.fail(error),
+        }
+    }
+
     /// As [`Reply::send_payload`].
     #[inline]
     pub fn send_payload(mut self, payload: &[u8], text: bool) {
@@ -144,11 +157,21 @@ impl<'a> Ticket<'a> {
         answer(self.conn, self.name, self.ack_id, payload, text);
     }
 
+    /// As [`Reply::fail`].
+    pub fn fail(self, error: impl Into<BoxError>) {
+        self.into_reply().fail(error);
+    }
+
+    /// As [`Reply::no_handler`].
+    pub fn no_handler(self) {
+        self.into_reply().no_handler();
+    }
+
     /// As [`Reply::finish`].
     pub fn finish(self, outcome: Result<Payload, BoxError>) {
         match outcome {
             Ok(payload) => self.send_payload(&payload.bytes, payload.text),
-            Err(error) => self.into_reply().fail(error),
+            Err(error) => self.fail(error),
         }
     }
 }

@@ -133,8 +133,8 @@ impl State {
     }
 
     /// Reads and handles what comes. Answers whether something may be left to do (more to read, a handler that waits and has to be asked
-    /// what for), and whether reading stands still as the peer does not take its replies. `fresh`: nothing has been done since the lock
-    /// was held by this turn.
+    /// what for), and whether reading stands still as the peer does not take its replies. `fresh`: no handler has begun or ended here
+    /// since the turn looked whether reading may go on.
     pub(super) fn read<T: Transport>(
         &mut self,
         transport: &mut T,
