@@ -169,8 +169,9 @@ const AGAIN = 2;
 /** Four numbers of the batch, then four for each record; from the end backwards four for each connection that is met. */
 const HEAD = 4;
 const ints = new Int32Array(HEAD + RECORD * 4096);
-// Payloads that are wanted as bytes become views of a chunk of this size, as those of Node's own pool do.
+// Payloads that are wanted as bytes become views of a chunk of this size, as those of Node's own pool do; where many wait, of a larger one.
 const CHUNK_SIZE = 8 * 1024;
+const CROWDED = 32 * 1024;
 const CHUNKED = 1024;
 const SMALL = 4096;
 let chunk = Buffer.alloc(0);
@@ -274,7 +275,7 @@ function batch() {
 
 function drain() {
   if (wantsBytes && chunk.length - used < CHUNKED) {
-    chunk = Buffer.allocUnsafeSlow(CHUNK_SIZE);
+    chunk = Buffer.allocUnsafeSlow(left === AGAIN ? CROWDED : CHUNK_SIZE);
     memory = chunk.buffer;
     // Others' payloads lie there too.
     markAsUntransferable(memory);
