@@ -103,7 +103,7 @@ impl Page<'_> {
         }
     }
 
-    /// What was put on it since could not be said in full, and is not said. Of that nobody threw anything.
+    /// Takes back what was put on it since, as it could not be said in full, and the exception that came of that, if any.
     fn back_to(&mut self, mark: Mark) {
         (self.at, self.len, self.used) = (mark.at, mark.len, mark.used);
         let mut thrown = ptr::null_mut();
